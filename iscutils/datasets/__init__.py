@@ -1,0 +1,20 @@
+"""Image sets and benchmarks: folders on disc, and builtin images that need no download."""
+
+from iscutils.datasets.benchmark import (
+    Benchmark,
+    is_isc_layout,
+    open_benchmark,
+    open_images,
+    training_images,
+)
+from iscutils.datasets.builtin import builtin_images, materialise
+
+__all__ = [
+    "Benchmark",
+    "builtin_images",
+    "is_isc_layout",
+    "materialise",
+    "open_benchmark",
+    "open_images",
+    "training_images",
+]

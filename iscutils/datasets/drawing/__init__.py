@@ -1,0 +1,1 @@
+"""Drawing of procedural scenes; `iscutils.datasets.scenes` chooses among the layouts here."""

@@ -1,0 +1,1 @@
+"""Descriptors: extraction at several scales, perceptual hashes, and their files."""

@@ -1,0 +1,99 @@
+"""All switches of the local stage, in one flat record, and the published method as a preset."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from iscutils.artifacts import KitError
+
+MODES = ("verified", "imgfp")
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """Parameters of features, voting and pair scores; the defaults are the kit's own method.
+
+    `local_config("imgfp")` gives the published method (arXiv 2112.02373) without improvements.
+    """
+
+    # Features (imgFp, section 3 of its published code): pixels are those of the shrunk picture.
+    short_side: int = 300  # px; larger pictures are shrunk to it, smaller ones are left alone
+    octave_layers: int = 7  # levels per octave
+    peak_threshold: float = 0.5  # of a difference-of-Gaussian extremum, gray levels 0..255
+    edge_threshold: float = 10.0  # ratio of principal curvatures
+    upsample: bool = False  # keep the points of the doubled picture, too
+    stretch: bool = True  # stretch gray levels to the full range before detection
+    max_points: int = 0  # strongest points kept per picture, 0 = all
+    thumbnail: int = 192  # px, long side of the gray thumbnail stored beside the points, 0 = none
+    # Voting.
+    mirror_search: bool = True  # search the mirrored query points as well
+    vote_points: int = 300  # strongest points per picture that vote or are voted for, 0 = all
+    vote_rule: str = "top"  # "accept": the published rule; "top": the next two numbers
+    max_candidates: int = 5  # references per half (plain, mirrored)
+    min_votes: int = 2
+    consistent_votes: bool = True  # count only votes that agree on rotation and scale
+    max_mean_distance: float = 8000.0  # of rule "accept", squared L2 of RootSIFT integers
+    whole_candidates: int = 5  # references per query by whole-picture comparison, 0 = off
+    # Pair score.
+    ratio: float = 1.8  # a match is kept if ratio * best < second, on squared distances
+    both_directions: bool = True  # query -> reference matches as well
+    geometry: str = "evidence"  # or "none", "affine", "similarity", "homography": RANSAC inliers
+    tolerance: float = 5.0  # px of the shrunk query
+    iterations: int = 2000  # of RANSAC
+    tie_break: bool = True  # integer scores: the smaller mean distance wins
+    keep_zero: bool = False  # keep pairs of score 0
+    seed: int = 0  # of RANSAC
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("vote_rule", ("top", "accept")),
+            ("geometry", ("evidence", "none", "affine", "similarity", "homography")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise KitError(
+                    f"{name}='{getattr(self, name)}' is unknown: choose {', '.join(allowed)}"
+                )
+        positive = ("short_side", "octave_layers", "max_candidates", "iterations")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise KitError(f"{name}={getattr(self, name)}: give a number of 1 or more")
+        if self.geometry == "evidence" and self.thumbnail < 32:
+            raise KitError(
+                f"thumbnail={self.thumbnail}: geometry 'evidence' compares thumbnails; give 32 px "
+                "or more"
+            )
+
+
+PUBLISHED = {
+    "stretch": False,
+    "thumbnail": 0,
+    "mirror_search": False,
+    "vote_points": 0,
+    "vote_rule": "accept",
+    "max_candidates": 1,
+    "min_votes": 4,
+    "consistent_votes": False,
+    "whole_candidates": 0,
+    "both_directions": False,
+    "geometry": "none",
+    "tie_break": False,
+    "keep_zero": True,
+}
+
+
+def local_config(mode: str = "verified", **changes: Any) -> LocalConfig:
+    """The configuration of a mode ("verified": the kit's, "imgfp": as published), with changes.
+
+    Raises `KitError` for an unknown mode, name or value.
+    """
+    if mode not in MODES:
+        raise KitError(f"mode='{mode}' is unknown: choose {' or '.join(MODES)}")
+    known = [field.name for field in fields(LocalConfig)]
+    for name in changes:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise KitError(f"local verification has no parameter '{name}'{hint}")
+    return LocalConfig(**{**(PUBLISHED if mode == "imgfp" else {}), **changes})

@@ -1,0 +1,243 @@
+"""Local features of an image set on disc: one HDF5 file, read picture by picture.
+
+Layout (imgfp.md, decision 4): `keypoints` float32 (M, 4) x, y, size, angle; `descriptors` uint8
+(M, 128); `offsets` int64 (N + 1); `image_names` bytes (N,); `sizes` int32 (N, 2). Besides:
+`responses` float32 (M,), `thumbnails` uint8 (all pixels in a row) with `thumbnail_sizes` int32
+(N, 2) as width, height, and `skipped` (K, 3) texts: image id, file, reason.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from iscutils.artifacts import KitError, atomic_path, content_key, log
+from iscutils.executor import Executor
+from iscutils.images import ImageError, ImageSet
+from iscutils.local.config import LocalConfig
+from iscutils.local.sift import MIN_SIDE, ImageFeatures, extract_image
+
+VERSION = 1  # raise when the same picture gets other features
+PART = 64  # pictures per part file, the unit of resuming
+FEATURE_FIELDS = (
+    "short_side", "octave_layers", "peak_threshold", "edge_threshold", "upsample", "stretch",
+    "max_points", "thumbnail",
+)  # fmt: skip
+_ROWS = {  # dataset -> (dtype, columns) of what is concatenated over pictures
+    "keypoints": (np.float32, (4,)),
+    "descriptors": (np.uint8, (128,)),
+    "responses": (np.float32, ()),
+    "thumbnails": (np.uint8, ()),
+    "sizes": (np.int32, (2,)),
+    "thumbnail_sizes": (np.int32, (2,)),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Local features of N pictures in a file; small, and cheap to send to workers.
+
+    `ids` are the image ids, `offsets` (N + 1,) and `thumbnail_offsets` (N + 1,) where each
+    picture's rows begin, `sizes` (N, 2) the original widths and heights.
+    """
+
+    path: Path
+    ids: list[str]
+    offsets: np.ndarray
+    sizes: np.ndarray
+    thumbnail_sizes: np.ndarray
+    thumbnail_offsets: np.ndarray
+    key: str
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def index(self) -> dict[str, int]:
+        """{image id: row}."""
+        return {image_id: i for i, image_id in enumerate(self.ids)}
+
+    def load(self, i: int) -> ImageFeatures:
+        """Features of one picture."""
+        file = _open(str(self.path), os.getpid())
+        rows = slice(self.offsets[i], self.offsets[i + 1])
+        return ImageFeatures(
+            file["keypoints"][rows], file["descriptors"][rows], file["responses"][rows],
+            tuple(self.sizes[i].tolist()), self.thumbnail(i),
+        )  # fmt: skip
+
+    def all_points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (M, 4) and responses (M,) of all pictures, in memory."""
+        file = _open(str(self.path), os.getpid())
+        return file["keypoints"][:], file["responses"][:]
+
+    def descriptors(self, start: int, end: int) -> np.ndarray:
+        """Descriptors (end - start, 128) uint8 of a range of points."""
+        return _open(str(self.path), os.getpid())["descriptors"][start:end]
+
+    def thumbnail(self, i: int) -> np.ndarray | None:
+        """Gray thumbnail (h, w) uint8 of one picture, None when none were stored."""
+        width, height = self.thumbnail_sizes[i].tolist()
+        if not width:
+            return None
+        start = int(self.thumbnail_offsets[i])
+        file = _open(str(self.path), os.getpid())
+        return file["thumbnails"][start : start + width * height].reshape(height, width)
+
+
+@lru_cache(maxsize=8)
+def _open(path: str, process: int) -> h5py.File:
+    # The process id keeps forked workers from sharing one open file.
+    return h5py.File(path, "r")
+
+
+def extract_features(
+    images: ImageSet, out: str | Path, config: LocalConfig, executor: Executor
+) -> Path:
+    """Detect SIFT points in every picture and write them to one HDF5 file; return its path.
+
+    Unreadable pictures and those with a side below 16 px are left out and listed in the file
+    (`read_features(path).skipped`). Finished work is kept: the file itself when it was made from
+    the same pictures with the same settings, else the parts of a killed call.
+    """
+    out = Path(out)
+    settings = {name: asdict(config)[name] for name in FEATURE_FIELDS}
+    key = content_key(VERSION, images.key(), settings)
+    if out.exists() and _key_of(out) == key:
+        log.info("local features finished before: %s", out)
+        return out
+    folder = out.with_name(f".{out.stem}-{key}.parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(images), PART)
+    parts = list(
+        executor.map(partial(_extract_part, images, folder, config), starts, desc="SIFT points")
+    )
+    with atomic_path(out) as temporary:
+        _merge(parts, temporary, key)
+    shutil.rmtree(folder)
+    _report(read_features(out), out)
+    return out
+
+
+def _extract_part(images: ImageSet, folder: Path, config: LocalConfig, start: int) -> Path:
+    path = folder / f"{start:08d}.h5"
+    if path.exists():
+        return path
+    ids, found, skipped = [], [], []
+    for i in range(start, min(start + PART, len(images))):
+        try:
+            image = images.load(i)
+            if min(image.size) < MIN_SIDE:
+                raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are too few for SIFT")
+        except ImageError as error:
+            skipped.append((images.ids[i], str(images.path(i) or ""), str(error)))
+            continue
+        ids.append(images.ids[i])
+        found.append(extract_image(image, config))
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        _write(file, ids, found, skipped)
+    return path
+
+
+def _write(
+    file: h5py.File, ids: list[str], found: list[ImageFeatures], skipped: Iterable[tuple]
+) -> None:
+    empty = np.zeros((0, 0), np.uint8)
+    thumbnails = [empty if one.thumbnail is None else one.thumbnail for one in found]
+    values = {
+        "keypoints": [one.keypoints for one in found],
+        "descriptors": [one.descriptors for one in found],
+        "responses": [one.responses for one in found],
+        "thumbnails": [thumbnail.ravel() for thumbnail in thumbnails],
+        "sizes": [np.array([one.size]) for one in found],
+        "thumbnail_sizes": [np.array([thumbnail.shape[::-1]]) for thumbnail in thumbnails],
+    }
+    for name, (dtype, columns) in _ROWS.items():
+        rows = [np.zeros((0, *columns)), *values[name]]
+        file[name] = np.concatenate([np.asarray(row, dtype) for row in rows])
+    file["offsets"] = np.cumsum([0] + [len(one) for one in found], dtype=np.int64)
+    file["image_names"] = np.array([name.encode() for name in ids], dtype=bytes)
+    _write_skipped(file, skipped)
+
+
+def _write_skipped(file: h5py.File, skipped: Iterable[tuple]) -> None:
+    rows = [list(row) for row in skipped]
+    table = np.array(rows, dtype=object).reshape(len(rows), 3)
+    file.create_dataset("skipped", data=table, dtype=h5py.string_dtype())
+
+
+def _merge(parts: list[Path], target: Path, key: str) -> None:
+    """Concatenate part files, one in memory at a time."""
+    with h5py.File(target, "w") as merged:
+        for name, (dtype, columns) in _ROWS.items():
+            merged.create_dataset(name, (0, *columns), dtype, maxshape=(None, *columns))
+        names: list[bytes] = []
+        counts, skipped = [np.zeros(1, np.int64)], []
+        for part in parts:
+            with h5py.File(part, "r") as file:
+                for name in _ROWS:
+                    old = len(merged[name])
+                    merged[name].resize(old + len(file[name]), axis=0)
+                    merged[name][old:] = file[name][:]
+                names += file["image_names"][:].tolist()
+                counts.append(np.diff(file["offsets"][:]))
+                skipped += [[text.decode() for text in row] for row in file["skipped"][:]]
+        merged["offsets"] = np.cumsum(np.concatenate(counts))
+        merged["image_names"] = np.array(names, dtype=bytes)
+        _write_skipped(merged, skipped)
+        merged.attrs["key"] = key
+
+
+def _key_of(path: Path) -> str:
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("key", ""))
+    except OSError:
+        return ""  # not HDF5: made anew
+
+
+def read_features(path: str | Path) -> Features:
+    """Open a feature file; points are read on demand, picture by picture.
+
+    Raises `KitError` when the file is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise KitError(f"{path} does not exist: extract the local features first")
+    try:
+        with h5py.File(path, "r") as file:
+            missing = {*_ROWS, "offsets", "image_names", "skipped"} - set(file)
+            if missing:
+                raise KitError(
+                    f"{path} has no dataset {', '.join(sorted(missing))}: not a file of local "
+                    "features; extract them again"
+                )
+            areas = file["thumbnail_sizes"][:].astype(np.int64).prod(axis=1)
+            return Features(
+                path.resolve(),
+                [name.decode() for name in file["image_names"][:].tolist()],
+                file["offsets"][:],
+                file["sizes"][:],
+                file["thumbnail_sizes"][:],
+                np.concatenate([[0], np.cumsum(areas)]),
+                str(file.attrs.get("key", "")),
+                [tuple(text.decode() for text in row) for row in file["skipped"][:]],
+            )
+    except OSError as error:
+        raise KitError(f"{path} is damaged ({error}): delete it and extract again") from error
+
+
+def _report(features: Features, path: Path) -> None:
+    empty = int((np.diff(features.offsets) == 0).sum())
+    log.info(
+        "%s: %d pictures, %.0f points each, %d without points, %d skipped",
+        path.name, len(features), features.offsets[-1] / max(1, len(features)), empty,
+        len(features.skipped),
+    )  # fmt: skip

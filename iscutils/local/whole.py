@@ -1,0 +1,126 @@
+"""Whole pictures compared: the eight ways to lay one rectangle on another, at low resolution.
+
+Finds copies without usable points (pixelised, blurred, squeezed, faded ones), as long as the
+picture is whole or merely framed by a plain border.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from iscutils.artifacts import KitError
+from iscutils.local.store import Features
+
+GRID = 16  # px, side to which pictures are squashed
+BORDER_DEVIATION = 6.0  # gray levels; an outer line with less is border
+MIN_REST = 24  # px of the thumbnail that a border leaves
+TURNS = (  # linear parts of the eight symmetries of a square, reference to query
+    ((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0)),
+    ((-1, 0), (0, 1)), ((0, 1), (1, 0)), ((1, 0), (0, -1)), ((0, -1), (-1, 0)),
+)  # fmt: skip
+
+
+def content_box(thumbnail: np.ndarray) -> tuple[int, int, int, int]:
+    """Box x0, y0, x1, y1 of a gray picture (h, w) without its plain borders."""
+    x0, y0, x1, y1 = 0, 0, thumbnail.shape[1], thumbnail.shape[0]
+    pixels = thumbnail.astype(np.float32)
+    trimmed = True
+    while trimmed and y1 - y0 > MIN_REST and x1 - x0 > MIN_REST:
+        part = pixels[y0:y1, x0:x1]
+        flat = [
+            bool(line.std() < BORDER_DEVIATION)
+            for line in (part[:, 0], part[0], part[:, -1], part[-1])
+        ]
+        x0, y0, x1, y1 = x0 + flat[0], y0 + flat[1], x1 - flat[2], y1 - flat[3]
+        trimmed = any(flat)
+    return x0, y0, x1, y1
+
+
+def boxes(thumbnail: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """The whole picture and, where it differs, its part without plain borders."""
+    whole = (0, 0, thumbnail.shape[1], thumbnail.shape[0])
+    inner = content_box(thumbnail)
+    return [whole] if inner == whole else [whole, inner]
+
+
+def signature(thumbnail: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """A picture, or a box of it, squashed to (16, 16) gray of mean 0 and norm 1 (flat ones: 0)."""
+    if box is not None:
+        thumbnail = thumbnail[box[1] : box[3], box[0] : box[2]]
+    small = cv2.resize(thumbnail, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small -= small.mean()
+    return small / (np.linalg.norm(small) + 1e-3)
+
+
+def turned(image: np.ndarray) -> np.ndarray:
+    """The eight turned and mirrored versions (8, n, n) of a square image, in the order of TURNS."""
+    result = []
+    for (a, b), (c, d) in TURNS:
+        # Pixel (x, y) of the result comes from the inverse (= transposed) map of its place.
+        picture = image.T if a == 0 else image
+        flip_x, flip_y = (b, c) if a == 0 else (a, d)
+        result.append(picture[:: 1 if flip_y > 0 else -1, :: 1 if flip_x > 0 else -1])
+    return np.stack(result)
+
+
+def whole_map(
+    turn: int, size: tuple[float, float], box: tuple[float, float, float, float]
+) -> np.ndarray:
+    """Map (3, 3) that lays a turned reference of `size` (width, height) into a box of the query."""
+    width, height = size
+    x0, y0, x1, y1 = box
+    to_square = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+    turned_square = np.eye(3)
+    turned_square[:2, :2] = TURNS[turn]
+    half = np.array([(x1 - x0) / 2, (y1 - y0) / 2])
+    to_box = np.array([[half[0], 0, x0 + half[0]], [0, half[1], y0 + half[1]], [0, 0, 1]])
+    return to_box @ turned_square @ to_square
+
+
+def whole_maps(query: np.ndarray, reference: np.ndarray, count: int = 2) -> list[np.ndarray]:
+    """The `count` best of the maps that lay the whole reference over the query or its inner box.
+
+    Thumbnails (h, w) uint8; maps (3, 3) in continuous thumbnail pixels, best correlation first.
+    """
+    versions = turned(signature(reference)).reshape(len(TURNS), -1)
+    found = []
+    for box in boxes(query):
+        for turn, score in enumerate(versions @ signature(query, box).ravel()):
+            found.append((float(score), whole_map(turn, reference.shape[::-1], box)))
+    return [matrix for _, matrix in sorted(found, key=lambda item: -item[0])[:count]]
+
+
+def whole_candidates(
+    query_features: Features, reference_features: Features, count: int
+) -> pd.DataFrame:
+    """The `count` references whose whole picture correlates best with each query's.
+
+    Columns query_id, reference_id, correlation (-1..1), by query, best first. Raises `KitError`
+    when the features were stored without thumbnails.
+    """
+    for features in (query_features, reference_features):
+        if len(features) and not features.thumbnail_sizes.all():
+            raise KitError(
+                f"{features.path} holds no thumbnails: extract with thumbnail=192, or set "
+                "whole_candidates=0"
+            )
+    known = np.zeros((len(reference_features), GRID * GRID), np.float32)
+    for i in range(len(known)):
+        known[i] = signature(reference_features.thumbnail(i)).ravel()
+    tables = []
+    for i, query_id in enumerate(query_features.ids):
+        if not len(known):
+            break
+        thumbnail = query_features.thumbnail(i)
+        versions = np.concatenate([turned(signature(thumbnail, box)) for box in boxes(thumbnail)])
+        # Turning the query instead of all references visits the same eight pairs.
+        scores = (known @ versions.reshape(len(versions), -1).T).max(axis=1)
+        best = np.argsort(-scores, kind="stable")[:count]
+        names = [reference_features.ids[j] for j in best]
+        tables.append(
+            pd.DataFrame({"query_id": query_id, "reference_id": names, "correlation": scores[best]})
+        )
+    columns = ["query_id", "reference_id", "correlation"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

@@ -1,0 +1,46 @@
+"""First-in first-out memory of unit vectors: the queue of RDCD and the bank of kd_icd."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from iscutils.losses.gather import gather
+
+
+class MemoryQueue(nn.Module):
+    """The last `size` vectors seen by all processes, with the id of the image behind each.
+
+    Starts with random unit vectors of id -1 from the seed. Its content is a buffer: it moves with
+    the module, is stored in checkpoints and gets no gradient. Every process writes the same
+    gathered rows, so the content is the same everywhere without a broadcast.
+    """
+
+    def __init__(self, size: int, width: int, seed: int = 0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        start = F.normalize(torch.randn(size, width, generator=generator), dim=1)
+        self.register_buffer("vectors", start)  # (K, D)
+        self.register_buffer("ids", torch.full((size,), -1, dtype=torch.long))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @torch.no_grad()
+    def write(self, rows: torch.Tensor, ids: torch.Tensor) -> None:
+        """Replace the oldest entries by the rows (M, D) and ids (M,) of all processes.
+
+        Raises:
+            ValueError: more rows than the queue has entries.
+        """
+        rows, ids = gather(rows.detach().float()), gather(ids)
+        if len(rows) > len(self):
+            raise ValueError(f"{len(rows)} rows do not fit a queue of {len(self)}: enlarge it")
+        places = (torch.arange(len(rows), device=rows.device) + self.pointer) % len(self)
+        self.vectors[places] = rows
+        self.ids[places] = ids
+        self.pointer.copy_((self.pointer + len(rows)) % len(self))
+        self.filled.copy_((self.filled + len(rows)).clamp(max=len(self)))

@@ -1,0 +1,78 @@
+"""Copy detection in miniature: a µAP that can be watched while a network trains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from iscutils.artifacts import KitError
+from iscutils.edits.tensor import TensorEdits, ViewConfig
+from iscutils.evaluation import evaluate
+from iscutils.models import Descriptor
+from iscutils.training import Pixels, to_views
+
+
+class Probe:
+    """Searches edited copies of held-out images among them; call it with a network.
+
+    Half of the held-out images are references; every image gives one edited query, so half of the
+    queries have an original and the others are distractors. Edits are those of training at full
+    strength, from the seed: the same queries for every network.
+
+    Args:
+        pixels: held-out images, at least 20, none of them trained on.
+        size: side of the network's input in pixels.
+        seed: of the edits.
+    """
+
+    def __init__(self, pixels: Pixels, size: int, seed: int = 0, views: ViewConfig | None = None):
+        if len(pixels) < 20:
+            raise KitError(f"{len(pixels)} held-out images are too few for a probe: hold out 20")
+        images = to_views(pixels.__getitems__(list(range(len(pixels))))[0])
+        generator = torch.Generator().manual_seed(seed)
+        self.ids = pixels.ids
+        self.queries = TensorEdits(views or ViewConfig(), size)(images, generator)
+        half = len(pixels) // 2
+        shrunk = torch.nn.functional.interpolate(
+            images[:half], (size, size), mode="bilinear", antialias=True
+        )
+        self.references = shrunk.clamp(0, 1)
+        self.truth = pd.DataFrame(
+            {
+                "query_id": [f"query of {name}" for name in self.ids],
+                "reference_id": self.ids[:half] + [""] * (len(self.ids) - half),
+            }
+        )
+
+    def __call__(self, model: Descriptor) -> dict[str, float]:
+        """{uap, recall_at_1} of a network in eval mode."""
+        similarity = self.similarity(model)
+        queries, references = np.unravel_index(np.arange(similarity.size), similarity.shape)
+        names = self.truth.query_id.to_numpy()
+        found = pd.DataFrame(
+            {
+                "query_id": names[queries],
+                "reference_id": np.asarray(self.ids)[references],
+                "score": similarity.ravel(),
+            }
+        )
+        metrics = evaluate(found, self.truth)
+        return {"uap": metrics.uap, "recall_at_1": metrics.recall_at_1}
+
+    def similarity(self, model: Descriptor) -> np.ndarray:
+        """Similarity of every query with every reference, (queries, references)."""
+        return self._describe(model, self.queries) @ self._describe(model, self.references).T
+
+    def ranking(self, model: Descriptor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For every query: references by falling similarity, and the similarities."""
+        similarity = self.similarity(model)
+        order = np.argsort(-similarity, axis=1)
+        return [(order[i], similarity[i, order[i]]) for i in range(len(order))]
+
+    @staticmethod
+    @torch.inference_mode()
+    def _describe(model: Descriptor, images: torch.Tensor) -> np.ndarray:
+        device = model.mean.device
+        rows = [model(batch.to(device)).float().cpu() for batch in images.split(128)]
+        return torch.cat(rows).numpy()  # (N, D)

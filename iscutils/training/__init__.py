@@ -1,0 +1,54 @@
+"""Training: one Lightning module a method, one `fit` for all of them."""
+
+from iscutils.artifacts import KitError
+from iscutils.training.barlow import Barlow
+from iscutils.training.fit import (
+    fit,
+    pick_device,
+    pick_precision,
+    read_history,
+    read_probes,
+    steps_of,
+)
+from iscutils.training.method import Method, TrainConfig
+from iscutils.training.optimisers import LARS, make_optimiser, warmup_cosine
+from iscutils.training.pixels import Pixels, cache_pixels, to_views
+from iscutils.training.relational import Distillation
+from iscutils.training.sscd import SSCD
+
+METHODS = {
+    "pretrain": {"barlow_twins": Barlow},
+    "train": {"sscd": SSCD},
+    "distil": {"relational": Distillation},
+}
+
+
+def choose(method: str, stage: str) -> type[Method]:
+    """Training method by name, for the stage `pretrain`, `train` or `distil`."""
+    known = METHODS[stage]
+    if method not in known:
+        raise KitError(f"method '{method}' cannot {stage}: choose {' or '.join(known)}")
+    return known[method]
+
+
+__all__ = [
+    "LARS",
+    "METHODS",
+    "SSCD",
+    "Barlow",
+    "Distillation",
+    "Method",
+    "Pixels",
+    "TrainConfig",
+    "cache_pixels",
+    "choose",
+    "fit",
+    "make_optimiser",
+    "pick_device",
+    "pick_precision",
+    "read_history",
+    "read_probes",
+    "steps_of",
+    "to_views",
+    "warmup_cosine",
+]

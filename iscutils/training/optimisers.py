@@ -1,0 +1,79 @@
+"""Optimisers and the learning-rate schedule the systems share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch.optim import Optimizer
+
+from iscutils.artifacts import KitError
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling as SSCD trains with it.
+
+    For a parameter p with gradient g, both not zero:
+        g' = trust |p| / (|g| + decay |p| + 1e-8) (g + decay p),   otherwise g' = g
+        buffer = momentum buffer + g',   p = p - rate buffer
+    One group, all parameters, biases and norms included. Source: You et al., "Large Batch Training
+    of Convolutional Networks", 2017; SSCD's released settings.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        trust: float = 1e-3,
+    ):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+        return loss
+
+    def _update(self, parameter: torch.Tensor, group: dict) -> None:
+        gradient, decay = parameter.grad, group["weight_decay"]
+        weight_norm, gradient_norm = parameter.norm(), gradient.norm()
+        if weight_norm > 0 and gradient_norm > 0:
+            scale = group["trust"] * weight_norm / (gradient_norm + decay * weight_norm + 1e-8)
+            gradient = (gradient + decay * parameter) * scale
+        state = self.state[parameter]
+        if "buffer" not in state:
+            state["buffer"] = torch.zeros_like(parameter)
+        state["buffer"].mul_(group["momentum"]).add_(gradient)
+        parameter.add_(state["buffer"], alpha=-group["lr"])
+
+
+def make_optimiser(
+    name: str, parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float
+) -> Optimizer:
+    """Optimiser by name: `adamw`, `sgd` (momentum .9) or `lars`."""
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=weight_decay)
+    if name == "lars":
+        return LARS(parameters, lr=rate, weight_decay=weight_decay)
+    raise KitError(f"optimiser '{name}' is unknown: choose adamw, sgd or lars")
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Share of the base rate: 0 at step 0, 1 at step warmup - 1, then half a cosine to 0."""
+    if step < warmup:
+        return step / max(1, warmup - 1)
+    done = (step - warmup) / max(1, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

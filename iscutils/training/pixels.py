@@ -1,0 +1,138 @@
+"""Training pixels: every photograph decoded once, squashed to one size, kept as bytes on disc."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from iscutils.artifacts import KitError, atomic_path, content_key, write_json
+from iscutils.executor import Executor
+from iscutils.images import ImageSet
+from iscutils.preprocess import load_prepared
+
+SHARD = 2048  # images a file
+
+
+class Pixels(Dataset):
+    """All images of a training set as uint8 (S, S, 3), memory-mapped from shards.
+
+    Batches are read whole (`__getitems__`): no loader process, no copy an image.
+    """
+
+    def __init__(self, folder: str | Path, indices: Sequence[int] | None = None):
+        self.folder = Path(folder)
+        shards = sorted(self.folder.glob("*.npy"))
+        if not shards:
+            raise KitError(f"{folder} holds no training pixels: run the cell that caches them")
+        self.shards = [np.load(shard, mmap_mode="r", allow_pickle=False) for shard in shards]
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
+        self.indices = np.arange(self.ends[-1]) if indices is None else np.asarray(indices)
+        names = (self.folder / "ids.txt").read_text(encoding="utf-8").splitlines()
+        self.ids = [names[index] for index in self.indices]
+        self.side = self.shards[0].shape[1]
+
+    def key(self) -> str:
+        """Ten hexadecimal digits that change with the images or their number."""
+        return content_key(self.folder.name, self.ids)
+
+    def split(self, share: float, seed: int = 0) -> tuple[Pixels, Pixels]:
+        """Two disjoint parts: a random `share` of the images is held out, as the second."""
+        order = np.random.default_rng([seed, len(self)]).permutation(self.indices)
+        held_out = round(share * len(self))
+        kept, rest = np.sort(order[held_out:]), np.sort(order[:held_out])
+        return Pixels(self.folder, kept), Pixels(self.folder, rest)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        index = int(self.indices[index])
+        shard = int(np.searchsorted(self.ends, index, side="right"))
+        start = self.ends[shard - 1] if shard else 0
+        return self.shards[shard][index - start]  # (S, S, 3)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Batch of images (B, S, S, 3) uint8 and their indices (B,)."""
+        images = np.stack([self[index] for index in indices])
+        return torch.from_numpy(images), torch.as_tensor(indices)
+
+
+def to_views(pixels: torch.Tensor) -> torch.Tensor:
+    """Bytes (B, S, S, 3) to float (B, 3, S, S) in [0, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+class EpochSampler(Sampler[int]):
+    """A new order of the indices each epoch, fixed by (seed, epoch): resuming repeats it."""
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed, self.epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self):
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        return iter(order.tolist())
+
+
+def cache_pixels(
+    images: ImageSet, side: int, folder: str | Path, executor: Executor
+) -> tuple[Path, list[tuple[str, str, str]]]:
+    """Decode a training set once into shards of bytes; finished shards are kept on a re-run.
+
+    Args:
+        images: the photographs.
+        side: side in pixels; a little more than the training size, so that crops stay sharp.
+        folder: where sets of pixels live; this one is named by its content.
+
+    Returns:
+        Folder of the shards; skipped images as (id, file, reason).
+    """
+    out = Path(folder) / f"pixels-{side}-{content_key(images.key(), side)}"
+    skipped: list[tuple[str, str, str]] = []
+    if (out / "ids.txt").exists():
+        return out, _read_skipped(out)
+    for number, start in enumerate(range(0, len(images), SHARD)):
+        shard, notes = out / f"{number:05d}.npy", out / f"{number:05d}.json"
+        if not notes.exists():
+            indices = range(start, min(start + SHARD, len(images)))
+            load = partial(load_prepared, images, [side], "squash")
+            results = list(executor.map(load, indices, desc="decode", chunk=16))
+            good = [result[0] for result in results if isinstance(result, list)]
+            with atomic_path(shard) as temporary:
+                with open(temporary, "wb") as file:
+                    np.save(file, np.stack(good) if good else np.zeros((0, side, side, 3), "u1"))
+            write_json(notes, [None if isinstance(r, list) else r for r in results])
+    ids = []
+    for number, start in enumerate(range(0, len(images), SHARD)):
+        for offset, reason in enumerate(_read_json(out / f"{number:05d}.json")):
+            name = images.ids[start + offset]
+            if reason is None:
+                ids.append(name)
+            else:
+                skipped.append((name, str(images.path(start + offset) or ""), reason))
+    if len(ids) < 2:
+        raise KitError(f"only {len(ids)} of {len(images)} training images can be read")
+    write_json(out / "skipped.json", skipped)
+    with atomic_path(out / "ids.txt") as temporary:
+        temporary.write_text("\n".join(ids), encoding="utf-8")
+    return out, skipped
+
+
+def _read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _read_skipped(folder: Path) -> list[tuple[str, str, str]]:
+    return [tuple(row) for row in _read_json(folder / "skipped.json")]

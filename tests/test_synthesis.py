@@ -1,0 +1,380 @@
+"""Query sets: the same bytes from any number of workers, resumed or not; honest ground truth."""
+
+import csv
+import json
+import os
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from iscutils import edits
+from iscutils.artifacts import KitError
+from iscutils.edits import check
+from iscutils.edits.recipes import parse_recipe
+from iscutils.edits.sources import find_twins, load_some, split_photographs
+from iscutils.executor import open_executor
+from iscutils.images import open_folder
+
+RECIPE = edits.load_recipe("isc_queries")
+
+
+def write_photos(folder, prefix, number, size=(96, 72)):
+    folder.mkdir()
+    for i in range(number):
+        coarse = np.random.default_rng([ord(prefix), i]).integers(0, 256, (6, 6, 3), np.uint8)
+        picture = Image.fromarray(cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR))
+        picture.save(folder / f"{prefix}{i:03d}.jpg", quality=95)
+    return open_folder(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve references and ten distractors in folders of their own."""
+    references = write_photos(tmp_path / "r", "R", 12)
+    return references, write_photos(tmp_path / "d", "D", 10)
+
+
+def synthesise(photos, out, *, workers=1, positives=6, negatives=5, seed=3, recipe=RECIPE, **rest):
+    with open_executor("processes", workers) as executor:
+        return edits.synthesise_queries(
+            *photos, recipe, out, positives=positives, negatives=negatives, seed=seed,
+            executor=executor, **rest,
+        )  # fmt: skip
+
+
+def content(folder):
+    """Bytes of every file below a folder, by relative path."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def rows(file):
+    with open(file, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_layout_and_ground_truth(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set")
+    truth = rows(folder / "ground_truth.csv")
+    assert [row["query_id"] for row in truth] == [f"Q{i:05d}" for i in range(11)]
+    positive = [row["reference_id"] for row in truth if row["reference_id"]]
+    assert len(positive) == len(set(positive)) == 6
+    assert set(positive) <= set(photos[0].ids)
+    assert sum(row["reference_id"] == "" for row in truth) == 5
+    queries = open_folder(folder / "queries")
+    assert queries.ids == [row["query_id"] for row in truth]
+    assert open_folder(folder / "references").ids == photos[0].ids
+    assert all(queries.path(i).suffix == ".jpg" for i in range(11))
+    manifest = edits.read_manifest(folder)
+    listed = {row["query_id"]: row["edits"] for row in rows(folder / "edits.csv")}
+    for row in manifest.itertuples():
+        assert listed[row.query_id] == "+".join(name for name, _ in row.operations)
+        assert 1 <= len(row.operations) <= 3
+        assert 0.05 <= row.visible <= 1
+        assert row.homography.shape == (3, 3)
+        assert not set(row.donors) & {row.source_id}
+        assert row.source_id == (row.reference_id or row.source_id)
+        assert (row.source_id in photos[1].ids) == (row.reference_id == "")
+    assert rows(folder / "unreadable.csv") == []
+
+
+def test_references_are_the_very_files(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set")
+    for i, name in enumerate(photos[0].ids):
+        assert (folder / "references" / f"{name}.jpg").samefile(photos[0].path(i))
+
+
+def test_references_are_copied_where_links_fail(photos, tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError("links are not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = synthesise(photos, tmp_path / "set")
+    for i, name in enumerate(photos[0].ids):
+        copy = folder / "references" / f"{name}.jpg"
+        assert not copy.samefile(photos[0].path(i))
+        assert copy.read_bytes() == photos[0].path(i).read_bytes()
+
+
+def test_one_and_two_workers_give_the_same_bytes(photos, tmp_path):
+    one = content(synthesise(photos, tmp_path / "one", workers=1))
+    two = content(synthesise(photos, tmp_path / "two", workers=2))
+    other = content(synthesise(photos, tmp_path / "other", seed=4))
+    assert one == two
+    assert one["queries/Q00000.jpg"] != other["queries/Q00000.jpg"]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_killed_synthesis_resumes(photos, tmp_path, monkeypatch):
+    whole = content(synthesise(photos, tmp_path / "whole"))
+    out = tmp_path / "killed"
+    from iscutils.edits import synthesis
+
+    original, made = synthesis._make, []
+
+    def dying(job, plan):
+        if len(made) == 5:
+            raise Killed
+        made.append(plan.query_id)
+        return original(job, plan)
+
+    monkeypatch.setattr(synthesis, "_make", dying)
+    with pytest.raises(Killed):
+        synthesise(photos, out)
+    monkeypatch.setattr(synthesis, "_make", original)
+    assert not (out / "ground_truth.csv").exists()
+    # A kill between the picture and its record leaves a query that must be made again.
+    (out / "records" / "Q00002.json").unlink()
+    (out / "queries" / "Q00002.jpg").write_bytes(b"half")
+    (out / "queries" / ".Q00009.jpg.tmp").mkdir()
+    stamps = {file.name: file.stat().st_mtime_ns for file in (out / "queries").glob("Q*")}
+    synthesise(photos, out)
+    assert content(out) == whole
+    kept = [n for n, t in stamps.items() if (out / "queries" / n).stat().st_mtime_ns == t]
+    assert sorted(kept) == ["Q00000.jpg", "Q00001.jpg", "Q00003.jpg", "Q00004.jpg"]
+    assert not (out / "records").exists()
+    assert not list((out / "queries").glob(".*"))
+
+
+def test_finished_set_is_left_alone_and_other_parameters_make_it_anew(photos, tmp_path):
+    out = synthesise(photos, tmp_path / "set")
+    stamp = (out / "manifest.csv").stat().st_mtime_ns
+    assert synthesise(photos, out) == out
+    assert (out / "manifest.csv").stat().st_mtime_ns == stamp
+    synthesise(photos, out, positives=2, negatives=0)
+    assert content(out) == content(synthesise(photos, tmp_path / "fresh", positives=2, negatives=0))
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    with pytest.raises(KitError, match="empty folder"):
+        synthesise(photos, foreign)
+    assert (foreign / "thesis.txt").read_text() == "mine"
+
+
+def test_manifest_makes_the_query_again(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set")
+    for row in edits.read_manifest(folder).itertuples():
+        edited = edits.repeat_query(folder, row.query_id, *photos)
+        file = folder / "queries" / f"{row.query_id}.jpg"
+        assert edits.encode_query(edited.image) == file.read_bytes()
+        np.testing.assert_array_equal(edited.homography, row.homography)
+        np.testing.assert_allclose(edited.polygon, row.polygon, atol=0.01)
+        assert edited.visible == pytest.approx(row.visible, abs=1e-6)
+    assert edits.count_repeated(folder, *photos, limit=4) == (4, 4)
+    other = folder / "queries" / "Q00001.jpg"
+    other.write_bytes(other.read_bytes()[:-2])
+    assert edits.count_repeated(folder, *photos, limit=4) == (3, 4)
+    with pytest.raises(KitError, match="Q99999"):
+        edits.repeat_query(folder, "Q99999", *photos)
+
+
+def test_large_sources_are_shrunk_and_the_homography_knows(tmp_path):
+    references = write_photos(tmp_path / "r", "R", 2, size=(3000, 1500))
+    distractors = write_photos(tmp_path / "d", "D", 2)
+    recipe = parse_recipe("flip", {"operations": {"hflip": {}}})
+    folder = synthesise((references, distractors), tmp_path / "s", positives=2, negatives=0,
+                        recipe=recipe)  # fmt: skip
+    row = edits.read_manifest(folder).iloc[0]
+    assert row.operations == [["fit", {"side": 1024}], ["hflip", {}]]
+    assert rows(folder / "edits.csv")[0]["edits"] == "hflip"
+    moved = edits.transform(row.homography, np.array([[0.0, 0.0], [3000.0, 1500.0]]))
+    np.testing.assert_allclose(moved, [[1024, 0], [0, 512]], atol=1e-6)
+
+
+def test_unreadable_sources_are_listed_and_replaced(photos, tmp_path):
+    for folder, name in (("r", "R003"), ("r", "R007"), ("d", "D001")):
+        (tmp_path / folder / f"{name}.jpg").write_bytes(b"not an image")
+    photos = open_folder(tmp_path / "r"), open_folder(tmp_path / "d")
+    folder = synthesise(photos, tmp_path / "set", positives=10, negatives=9)
+    assert len(rows(folder / "ground_truth.csv")) == 19
+    used = set(edits.read_manifest(folder)["source_id"])
+    assert not used & {"R003", "R007", "D001"}
+    listed = {row["image_id"]: row for row in rows(folder / "unreadable.csv")}
+    assert set(listed) <= {"R003", "R007", "D001"}
+    assert listed
+    assert all(row["reason"] and row["file"].endswith(".jpg") for row in listed.values())
+    # With no photograph to spare, the query is missing, and nothing crashes.
+    folder = synthesise(photos, tmp_path / "all", positives=12, negatives=10)
+    assert len(rows(folder / "ground_truth.csv")) == 19
+    assert {r["image_id"] for r in rows(folder / "unreadable.csv")} == {"R003", "R007", "D001"}
+    two = synthesise(photos, tmp_path / "two", positives=12, negatives=10, workers=2)
+    assert content(folder) == content(two)
+
+
+def test_originals_limit_the_sources(photos, tmp_path):
+    chosen = photos[0].ids[:3]
+    folder = synthesise(photos, tmp_path / "set", positives=3, negatives=0, originals=chosen)
+    assert sorted(row["reference_id"] for row in rows(folder / "ground_truth.csv")) == chosen
+    assert len(open_folder(folder / "references")) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"positives": 13}, "only 12 reference photographs"),
+        ({"negatives": 11}, "only 10 distractor photographs"),
+        ({"positives": 0, "negatives": 0}, "at least one query"),
+        ({"seed": -1}, "0 or more"),
+        ({"originals": ["R001"], "positives": 2}, "only 1 reference"),
+    ],
+)
+def test_wrong_numbers_are_named(photos, tmp_path, arguments, message):
+    with pytest.raises(KitError, match=message):
+        synthesise(photos, tmp_path / "set", **arguments)
+    assert not (tmp_path / "set").exists()
+
+
+def test_too_few_donors_and_shared_photographs_are_refused(photos, tmp_path):
+    references, distractors = photos
+    with pytest.raises(KitError, match="at least 2 distractor"):
+        synthesise((references, distractors.subset([0])), tmp_path / "a", negatives=1)
+    with pytest.raises(KitError, match="both references and distractors"):
+        synthesise((references, references), tmp_path / "b")
+    # A recipe without compositions needs no donors at all.
+    recipe = parse_recipe("plain", {"operations": {"gray": {}, "hflip": {}}})
+    none = distractors.subset([])
+    synthesise((references, none), tmp_path / "c", negatives=0, recipe=recipe)
+
+
+def test_recipe_that_hides_everything_is_named(photos, tmp_path):
+    recipe = parse_recipe("tiny", {"operations": {"crop": {"area": 0.02, "ratio": 1.0}}})
+    with pytest.raises(KitError, match="recipe 'tiny' left under 5%"):
+        synthesise(photos, tmp_path / "set", recipe=recipe)
+
+
+def test_odd_pictures_are_safe(tmp_path):
+    references = tmp_path / "r"
+    references.mkdir()
+    for name, size in (("dot", (1, 1)), ("strip", (20_000, 30)), ("black", (64, 64))):
+        Image.new("RGB", size).save(references / f"{name}.png")
+    photos = open_folder(references), write_photos(tmp_path / "d", "D", 4)
+    for seed in range(3):
+        folder = synthesise(photos, tmp_path / f"s{seed}", positives=3, negatives=0, seed=seed)
+        assert len(open_folder(folder / "queries")) == 3
+
+
+def test_measured_geometry_sees_a_wrong_record(monkeypatch):
+    rng = np.random.default_rng(0)
+    operations = [edits.draw_operation(n, rng) for n in ("rotate", "paste", "perspective", "crop")]
+    right = check.measure_geometry(operations)
+    assert len(right) > 500
+    assert np.median(right) < 2
+    table = check.geometry_table(["crop", "rotate"], 0, operations)
+    assert list(table.index) == ["crop", "rotate", "chain"]
+    assert table.loc["chain", "median error, px"] == np.median(right)
+
+    real = check.apply
+
+    def shifted(*arguments):
+        edited = real(*arguments)
+        edited.homography[0, 2] += 8
+        return edited
+
+    monkeypatch.setattr(check, "apply", shifted)
+    assert np.median(check.measure_geometry(operations)) > 6
+
+
+def test_manifest_is_plain_json(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set", positives=1, negatives=0)
+    row = rows(folder / "manifest.csv")[0]
+    assert json.loads(row["seed"]) == [3, 0]
+    for name, values in json.loads(row["operations"]):
+        assert set(values) == set(edits.REGISTRY[name].parameters)
+
+
+def split(images, **arguments):
+    with open_executor("serial") as executor:
+        return split_photographs(images, **{"negatives": 4, "seed": 1, **arguments},
+                                 executor=executor)  # fmt: skip
+
+
+def test_split_keeps_references_and_distractors_apart(photos):
+    images = photos[0]
+    for references in (0, 5):
+        chosen = split(images, references=references)
+        own, other = chosen.references.ids, chosen.distractors.ids
+        assert len(own) == (references or 8)
+        assert len(other) == 4
+        assert not set(own) & set(other)
+        assert own == sorted(own)
+        assert own == split(images, references=references).references.ids
+        assert (chosen.benchmark, chosen.skipped) == (None, [])
+    assert own != split(images, references=5, seed=2).references.ids
+    with pytest.raises(KitError, match="12 usable photographs are too few for 9 references and 4"):
+        split(images, references=9)
+    with pytest.raises(KitError, match="too few"):
+        split(images, references=0, negatives=12)
+
+
+def test_split_leaves_out_and_lists_broken_files_and_copies(photos, tmp_path):
+    folder = tmp_path / "r"
+    (folder / "X.jpg").write_bytes((folder / "R002.jpg").read_bytes())
+    for name in ("R001", "R005", "Y"):
+        (folder / f"{name}.jpg").write_bytes(name.encode())  # different bytes: no twins
+    images = open_folder(folder)
+    for references in (0, 6):
+        chosen = split(images, references=references)
+        used = {*chosen.references.ids, *chosen.distractors.ids}
+        assert len(used) == 10
+        assert not used & {"X", "Y", "R001", "R005"}
+        assert ("X", str(folder / "X.jpg"), "same bytes as R002") in chosen.skipped
+    assert {row[0] for row in split(images, references=0).skipped} == {"X", "Y", "R001", "R005"}
+    few = split(images, references=1, negatives=1)  # stops reading when it has enough
+    assert len(few.references) == 1
+    assert {"X"} <= {row[0] for row in few.skipped}
+
+
+def test_twins_are_found_by_their_bytes(photos, tmp_path):
+    assert find_twins(photos[0]) == []
+    (tmp_path / "r" / "X.jpg").write_bytes((tmp_path / "r" / "R002.jpg").read_bytes())
+    ((name, file, reason),) = find_twins(open_folder(tmp_path / "r"))
+    assert (name, reason) == ("X", "same bytes as R002")
+    assert file.endswith("X.jpg")
+
+
+def test_examples_pass_over_unreadable_files(photos, tmp_path):
+    (tmp_path / "r" / "R001.jpg").write_bytes(b"broken")
+    examples = load_some(open_folder(tmp_path / "r"), 3)
+    assert list(examples) == ["R000", "R002", "R003"]
+    assert all(image.size == (96, 72) for image in examples.values())
+
+
+def test_figures_show_every_picture_and_outline(photos, tmp_path):
+    pytest.importorskip("matplotlib").use("Agg")
+    from iscutils.datasets import Benchmark
+    from iscutils.edits import gallery
+
+    photo, donors = photos[0].load(0), [photos[1].load(0)]
+    names = ["crop", "gray", "paste"]
+    pictures = gallery.apply_each(photo, donors, 0, names) | {"plain": photo}
+    ax = gallery.picture_grid(pictures, columns=3)
+    assert len(ax.images) == 4
+    assert len(ax.patches) == 3  # an outline for each record, none for the plain picture
+    assert [text.get_text().split()[0] for text in ax.texts] == [*names, "plain"]
+
+    folder = synthesise(photos, tmp_path / "set")
+    manifest = edits.read_manifest(folder)
+    truth = manifest[["query_id", "reference_id"]]
+    queries = open_folder(folder / "queries")
+    benchmark = Benchmark("set", queries, photos[0], photos[1], truth, {})
+    ax = gallery.query_grid(benchmark, truth.query_id[:5], manifest)
+    positives = (truth.reference_id[:5] != "").sum()
+    assert len(ax.images) == 5 + positives
+    assert len(ax.patches) == positives
+    unknown = Benchmark("set", queries, photos[0], photos[1], None, {})
+    assert len(gallery.query_grid(unknown, queries.ids[:2]).images) == 2
+
+    counts = gallery.count_edits(["crop+text", "", "crop"])
+    assert counts.to_dict() == {"crop": 2, "text": 1}
+    assert [bar.get_height() for bar in gallery.edit_frequencies(counts).patches] == [2, 1]
+    assert gallery.edit_frequencies(gallery.count_edits([])).texts
+    heights = [bar.get_height() for bar in gallery.visible_histogram(manifest).patches]
+    assert sum(heights) == 6
+    batch = gallery.to_batch([photo, photo], 8)
+    assert batch.shape == (2, 3, 8, 8)
+    assert gallery.view_grid([batch, 1 - batch]).images[0].get_array().shape == (16, 16, 3)

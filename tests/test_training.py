@@ -1,0 +1,330 @@
+"""Training: tensor edits, pixels, schedules, resume, probe and extraction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from iscutils import training
+from iscutils.artifacts import KitError
+from iscutils.descriptors.extract import describe, extract, read_skipped
+from iscutils.descriptors.hashes import extract_pdq
+from iscutils.descriptors.store import read_descriptors
+from iscutils.edits.tensor import MILD, TensorEdits, ViewConfig
+from iscutils.executor import open_executor
+from iscutils.images import open_folder
+from iscutils.models import Descriptor, DescriptorConfig, state_key
+from iscutils.probe import Probe
+from iscutils.training.pixels import EpochSampler
+
+SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=16, size=32)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """48 smooth random pictures and one broken file."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for i in range(48):
+        coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((70, 50), 3).save(folder / f"p{i:02d}.jpg", quality=95)
+    (folder / "p99.jpg").write_bytes(b"")
+    return open_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def pixels(photos, tmp_path_factory):
+    with open_executor("serial") as pool:
+        cached, skipped = training.cache_pixels(photos, 40, tmp_path_factory.mktemp("c"), pool)
+    assert [row[0] for row in skipped] == ["p99"]
+    return training.Pixels(cached)
+
+
+def config(**changes) -> training.TrainConfig:
+    given = dict(epochs=2, batch_size=8, size=32, rate=1e-3, precision="32-true")
+    return training.TrainConfig(**{**given, **changes})
+
+
+def sscd(settings, pixels, seed=0):
+    model = Descriptor(SMALL, seed=seed)
+    return training.SSCD(model, settings, training.steps_of(pixels, settings))
+
+
+# --- tensor edits
+
+
+def test_views_repeat_with_the_generator_and_differ_without(pixels):
+    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
+    edits = TensorEdits(ViewConfig(), 32)
+    first, second, other = (
+        edits(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert first.shape == (8, 3, 32, 32)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_strength_zero_with_no_probabilities_is_a_resize():
+    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
+    still = ViewConfig(**{**nothing, "min_area": 1.0, "aspect": 1.0})
+    images = torch.rand(4, 3, 32, 32)
+    views = TensorEdits(still, 32)(images, torch.Generator().manual_seed(0), 0.0)
+    assert torch.allclose(views, images, atol=1e-5)
+
+
+def test_a_flip_is_a_flip():
+    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
+    flip = ViewConfig(**{**nothing, "min_area": 1.0, "aspect": 1.0, "hflip": 1.0})
+    images = torch.rand(4, 3, 32, 32)
+    views = TensorEdits(flip, 32)(images, torch.Generator().manual_seed(0), 0.0)
+    assert torch.allclose(views, images.flip(3), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    ["invert", "solarise", "channels", "blur", "pixelate", "noise", "jpeg", "gray", "stamp",
+     "overlay", "blend", "jitter", "perspective", "rotate", "quarter_turn", "vflip"],
+)  # fmt: skip
+def test_every_edit_changes_pictures_and_keeps_their_range(edit, pixels):
+    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
+    base = {**nothing, "min_area": 1.0, "aspect": 1.0, "max_angle": 45.0}
+    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
+    plain, edited = (
+        TensorEdits(ViewConfig(**{**base, edit: p}), 40)(images, torch.Generator().manual_seed(0))
+        for p in (0.0, 1.0)
+    )
+    assert (edited - plain).abs().mean() > 1e-3
+    assert edited.min() >= 0
+    assert edited.max() <= 1
+
+
+def test_gray_views_have_equal_channels(pixels):
+    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
+    gray = ViewConfig(**{**MILD.__dict__, "gray": 1.0, "jpeg": 0.0, "noise": 0.0, "jitter": 0.0})
+    views = TensorEdits(gray, 32)(images, torch.Generator().manual_seed(0))
+    assert torch.allclose(views[:, 0], views[:, 1], atol=1e-4)
+
+
+# --- pixels and order
+
+
+def test_pixels_are_the_decoded_images_and_split_without_overlap(photos, pixels):
+    assert len(pixels) == 48
+    direct = np.asarray(photos.load(3).resize((40, 40), Image.Resampling.BICUBIC))
+    assert np.array_equal(pixels[3], direct)
+    kept, held = pixels.split(0.25, seed=1)
+    assert len(held) == 12
+    assert not set(kept.ids) & set(held.ids)
+    assert set(kept.ids) | set(held.ids) == set(pixels.ids)
+
+
+def test_the_order_changes_by_epoch_and_repeats_by_seed():
+    orders = []
+    for seed, epoch in ((0, 0), (0, 1), (0, 0), (1, 0)):
+        sampler = EpochSampler(20, seed)
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert orders[0] == orders[2]
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(sorted(order) == list(range(20)) for order in orders)
+
+
+# --- optimisers and schedule
+
+
+def test_warmup_then_cosine():
+    rates = [training.warmup_cosine(step, 5, 105) for step in range(106)]
+    assert rates[0] == 0
+    assert rates[4] == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[105] == pytest.approx(0, abs=1e-9)
+
+
+def test_lars_step_equals_its_formula_and_plain_sgd_at_zero():
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    zero = torch.nn.Parameter(torch.zeros(2))
+    optimiser = training.LARS([weight, zero], lr=0.5, weight_decay=0.1)
+    weight.grad, zero.grad = torch.tensor([1.0, 0.0]), torch.tensor([2.0, -2.0])
+    expected = torch.tensor([3.0, 4.0]) - 0.5 * (
+        torch.tensor([1.3, 0.4]) * 1e-3 * 5 / (1 + 0.1 * 5 + 1e-8)
+    )
+    optimiser.step()
+    assert torch.allclose(weight.detach(), expected)
+    assert torch.allclose(zero.detach(), torch.tensor([-1.0, 1.0]))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(KitError, match="adamw, sgd or lars"):
+        training.make_optimiser("adam", [], 0.1, 0.0)
+    with pytest.raises(KitError, match="choose sscd"):
+        training.choose("sscc", "train")
+    with pytest.raises(KitError, match="device"):
+        training.pick_device("gpu7")
+
+
+# --- fit
+
+
+def test_training_lowers_the_loss_and_is_not_repeated(pixels, tmp_path):
+    settings = config(epochs=12, ramp=0.0, strength=0.2, rate=3e-3)
+    folder = training.fit(sscd(settings, pixels), pixels, tmp_path, "m", "cpu")
+    history = training.read_history(folder)
+    assert history.info_nce.tail(6).mean() < 0.8 * history.info_nce.head(6).mean()
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    again = sscd(settings, pixels)
+    assert training.fit(again, pixels, tmp_path, "m", "cpu") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    assert state_key(again.model) != state_key(Descriptor(SMALL))  # holds the trained weights
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_ends_as_an_unbroken_one(pixels, tmp_path):
+    def dying(_model, calls=[0]):  # noqa: B006  counts over the calls
+        calls[0] += 1
+        if calls[0] == 3:
+            raise Killed
+        return {"uap": float(calls[0])}
+
+    settings = config(epochs=3)
+    unbroken = training.fit(sscd(settings, pixels), pixels, tmp_path / "a", "m", "cpu")
+    with pytest.raises(Killed):  # at the end of the second epoch
+        training.fit(sscd(settings, pixels), pixels, tmp_path / "b", "m", "cpu", dying)
+    assert not list((tmp_path / "b").glob("m-*"))
+    resumed = training.fit(sscd(settings, pixels), pixels, tmp_path / "b", "m", "cpu")
+    weights = [(path / "model.safetensors").read_bytes() for path in (unbroken, resumed)]
+    assert weights[0] == weights[1]
+    histories = [training.read_history(path) for path in (unbroken, resumed)]
+    pd.testing.assert_frame_equal(*histories)
+
+
+def test_distillation_keeps_the_teacher_and_resumes_its_queue(pixels, tmp_path):
+    teacher = Descriptor(SMALL, seed=7)
+    before = state_key(teacher)
+    shape = DescriptorConfig(backbone=SMALL.backbone, dim=8, size=32, hidden=16)
+    settings = config(epochs=2)
+    steps = training.steps_of(pixels, settings)
+
+    def distil():
+        student = Descriptor(shape)
+        return training.Distillation(student, settings, steps, teacher=teacher, queue=24)
+
+    method = distil()
+    folder = training.fit(method, pixels, tmp_path, "s", "cpu")
+    assert state_key(teacher) == before
+    assert not teacher.training
+    assert int(method.queue.filled) == 24
+    assert not any("teacher" in name for name in method.state_dict())
+    restored = distil()
+    training.fit(restored, pixels, tmp_path, "s", "cpu")
+    assert torch.equal(restored.queue.vectors, method.queue.vectors)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_relational_loss_reaches_the_trunk_but_not_the_compact_layer(pixels):
+    teacher = Descriptor(SMALL, seed=7)
+    shape = DescriptorConfig(backbone=SMALL.backbone, dim=8, size=32, hidden=16)
+    method = training.Distillation(
+        Descriptor(shape), config(), 10, teacher=teacher, queue=24, contrast=0.0, entropy=0.0
+    )
+    images, ids = pixels.__getitems__(list(range(8)))
+    method.loss(training.to_views(images), ids)["loss"].backward()
+    head = method.model.head
+    assert head[0].weight.grad.abs().sum() > 0
+    assert float(head[1].weight.grad.abs().sum()) == 0
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_barlow_twins_trains_the_backbone(pixels, tmp_path):
+    settings = config(epochs=3, mild_first=False, strength=0.3, rate=3e-3)
+    model = Descriptor(DescriptorConfig(backbone=SMALL.backbone, dim=0, size=32))
+    method = training.Barlow(model, settings, training.steps_of(pixels, settings), width=32)
+    history = training.read_history(training.fit(method, pixels, tmp_path, "p", "cpu"))
+    assert history.loss.tail(4).mean() < history.loss.head(4).mean()
+
+
+def test_too_large_a_batch_is_refused(pixels):
+    with pytest.raises(KitError, match="batch_size 100"):
+        training.steps_of(pixels, config(batch_size=100))
+
+
+# --- probe
+
+
+def test_a_perfect_network_has_a_perfect_probe(pixels):
+    probe = Probe(pixels, 32, views=ViewConfig(**{**MILD.__dict__, "jitter": 0.0, "min_area": 1.0,
+                  "aspect": 1.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0}))  # fmt: skip
+
+    class Raw(torch.nn.Module):
+        mean = torch.zeros(1)
+
+        def forward(self, images):
+            centred = images.flatten(1) - images.flatten(1).mean(1, keepdim=True)
+            return torch.nn.functional.normalize(centred, dim=1)
+
+    assert probe(Raw())["uap"] > 0.999
+    assert probe.truth.reference_id.ne("").sum() == 24
+
+
+def test_probe_needs_images(pixels):
+    with pytest.raises(KitError, match="20"):
+        Probe(pixels.split(0.1)[1], 32)
+
+
+# --- extraction
+
+
+def test_extraction_equals_one_image_at_a_time(photos, tmp_path):
+    model = Descriptor(SMALL, seed=3)
+    folder = model.save(tmp_path / "m")
+    with open_executor("serial") as pool:
+        path = extract(photos, folder, [32, 48], tmp_path, pool, device="cpu", batch_size=7)
+    rows = read_descriptors(path)
+    assert rows.ids == photos.ids[:48]
+    assert read_skipped(path) == [("p99", str(photos.path(48)), "empty file (0 bytes)")]
+    for i in (0, 20, 47):
+        assert np.allclose(
+            rows.vectors[i], describe(photos.load(i), model.eval(), [32, 48]), atol=1e-5
+        )
+
+
+def test_each_image_is_decoded_once_whatever_the_scales(photos, tmp_path, monkeypatch):
+    folder, calls = Descriptor(SMALL).save(tmp_path / "m"), []
+    load = type(photos).load
+    monkeypatch.setattr(
+        type(photos), "load", lambda self, i, **k: calls.append(i) or load(self, i, **k)
+    )
+    with open_executor("serial") as pool:
+        extract(photos, folder, [32, 40, 48], tmp_path, pool, device="cpu")
+    assert sorted(calls) == list(range(49))
+
+
+def test_short_side_extraction_groups_shapes(photos, tmp_path):
+    shape = DescriptorConfig(backbone=SMALL.backbone, dim=16, size=32, resize="short")
+    model = Descriptor(shape)
+    folder = model.save(tmp_path / "m")
+    with open_executor("serial") as pool:
+        path = extract(photos, folder, [32], tmp_path, pool, device="cpu")
+    row = describe(photos.load(5), model.eval(), [32])
+    assert np.allclose(read_descriptors(path).vectors[5], row, atol=1e-5)
+
+
+def test_extraction_refuses_senseless_sizes(photos, tmp_path):
+    folder = Descriptor(SMALL).save(tmp_path / "m")
+    with open_executor("serial") as pool, pytest.raises(KitError, match="at least 16"):
+        extract(photos, folder, [], tmp_path, pool)
+
+
+def test_pdq_inner_product_is_the_hamming_distance(photos, tmp_path):
+    with open_executor("serial") as pool:
+        vectors = read_descriptors(extract_pdq(photos, tmp_path, pool)).vectors
+    bits = vectors > 0
+    hamming = (bits[0] != bits[1]).sum()
+    assert vectors[0] @ vectors[1] == pytest.approx(1 - 2 * hamming / 256)
+    assert vectors[0] @ vectors[0] == pytest.approx(1)
