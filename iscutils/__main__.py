@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -127,21 +128,15 @@ def _run(options: argparse.Namespace) -> None:
 def _params(options: argparse.Namespace) -> None:
     notebooks = load_notebooks()
     values = compose(notebooks, options.sets, options.assignments)
-    owners: dict[tuple[str, ...], list[str]] = {}
-    for notebook in notebooks:
-        for name, parameter in notebook.parameters.items():
-            value = repr(values[notebook.name][name])
-            row = (name, parameter.type, value, parameter.meaning)
-            owners.setdefault(row, []).append(notebook.name)
-    # What all notebooks share is said once.
-    everywhere = [row for row, names in owners.items() if len(names) == len(notebooks) > 1]
-    rows = [("(all)", *row) for row in everywhere]
-    rows += [
-        (notebook.name, *row)
+    rows = [
+        (notebook.name, name, parameter.type, repr(values[notebook.name][name]), parameter.meaning)
         for notebook in notebooks
-        for row, names in owners.items()
-        if notebook.name in names and row not in everywhere
+        for name, parameter in notebook.parameters.items()
     ]
+    # What all notebooks share is said once.
+    counts = Counter(row[1:] for row in rows)
+    shared = [row for row, count in counts.items() if count == len(notebooks) > 1]
+    rows = [("(all)", *row) for row in shared] + [row for row in rows if row[1:] not in shared]
     _print_table(("notebook", "parameter", "type", "value", "meaning"), rows)
 
 

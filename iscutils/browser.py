@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from iscutils import plots
 from iscutils.artifacts import KitError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
 
 VERDICTS = ("correct", "wrong", "distractor", "missed", "unknown")
-EXTRA_COLUMNS = ("inliers", "mirrored", "similarity")  # shown and exported when present
+EXTRA_COLUMNS = ("inliers", "mirrored", "similarity", "coverage", "agreement")  # shown and exported when present
 GEOMETRY = [f"h{row}{column}" for row in range(3) for column in range(3)]
 
 # (query_id, reference_id) -> query_points (M, 2), reference_points (M, 2), inliers (M,) bool,

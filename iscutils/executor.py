@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
-import tempfile
 import uuid
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from iscutils.artifacts import KitError
 
@@ -83,10 +81,8 @@ class Executor:
 class _Pooled(Executor):
     """An executor that submits chunks of items; sub-classes say how, and name their failures."""
 
-    def _submit(self, key: str, sent: Any, items: list) -> Any:
-        raise NotImplementedError
-
-    def _send(self, key: str, payload: bytes) -> Any:
+    def _start(self, function: Callable) -> Callable[[list], Any]:
+        """Give the function to the workers; returns what submits a chunk and gives its future."""
         raise NotImplementedError
 
     def _died(self, error: Exception) -> bool:
@@ -97,16 +93,18 @@ class _Pooled(Executor):
         return [waiting.popleft().result()]
 
     def _results(self, function: Callable, items: Iterator, chunk: int) -> Iterator[Any]:
-        key, waiting = uuid.uuid4().hex, deque()
-        sent = self._send(key, _dump(function))
+        _check_importable(function)
+        waiting, failed = deque(), True
         try:
+            submit = self._start(function)
             while True:
                 while len(waiting) < WINDOW * self.workers and (part := list(islice(items, chunk))):
-                    waiting.append(self._submit(key, sent, part))
+                    waiting.append(submit(part))
                 if not waiting:
-                    return
+                    break
                 for results in self._collect(waiting):
                     yield from results
+            failed = False
         except Exception as error:
             if self._died(error):
                 raise KitError(
@@ -118,34 +116,48 @@ class _Pooled(Executor):
         finally:
             for future in waiting:
                 future.cancel()
+            self._finish(failed)
+
+    def _finish(self, failed: bool) -> None:
+        """Called at the end of each map."""
 
 
 class _Processes(_Pooled):
+    """A pool for each map: its workers get the function as they start, so only once."""
+
     def __init__(self, workers: int):
         self.workers = workers
-        self._folder = tempfile.TemporaryDirectory(prefix="iscutils-")
+        self._pools: list[ProcessPoolExecutor] = []  # maps that run now, the innermost last
+
+    def _start(self, function: Callable) -> Callable[[list], Any]:
         # Spawn: forking a process that holds threads of torch, OpenCV or Jupyter may hang.
-        self._pool = ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_start_worker
-        )
-
-    def _send(self, key: str, payload: bytes) -> Path:
-        path = Path(self._folder.name) / key  # a private folder: nobody else can write into it
-        path.write_bytes(payload)
-        return path
-
-    def _submit(self, key: str, sent: Path, items: list) -> Any:
-        return self._pool.submit(_run, key, sent, items)
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(self.workers, context, _start_worker, (function,))
+        self._pools.append(pool)
+        return partial(_submit, pool, function)
 
     def _died(self, error: Exception) -> bool:
         return isinstance(error, BrokenProcessPool)
 
-    def close(self, failed: bool = False) -> None:
+    def _finish(self, failed: bool) -> None:
+        if not self._pools:
+            return
+        pool = self._pools.pop()
         if failed:  # do not wait for the chunks that are running
-            for process in list((self._pool._processes or {}).values()):
+            for process in list((pool._processes or {}).values()):
                 process.terminate()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._folder.cleanup()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self, failed: bool = False) -> None:
+        while self._pools:
+            self._finish(failed)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable, items: list) -> Any:
+    try:
+        return pool.submit(_apply, items)
+    except (AttributeError, TypeError, ValueError) as error:  # a worker starts, and cannot get it
+        raise _not_sendable(function, error) from error
 
 
 class _Dask(_Pooled):
@@ -174,18 +186,19 @@ class _Dask(_Pooled):
             ) from error
         self.workers = sum(self._client.nthreads().values())
 
-    def _send(self, key: str, payload: bytes) -> Any:
+    def _start(self, function: Callable) -> Callable[[list], Any]:
         # A task, not scattered data: the scheduler repeats it when the worker that holds it dies.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of its size: it is sent only once
-            return self._client.submit(bytes, payload, key=f"function-{key}")
-
-    def _submit(self, key: str, sent: Any, items: list) -> Any:
-        return self._client.submit(_run, key, sent, items, pure=False)
+            try:
+                sent = self._client.submit(_itself, function, key=f"function-{uuid.uuid4().hex}")
+            except (AttributeError, TypeError, ValueError) as error:
+                raise _not_sendable(function, error) from error
+        return lambda items: self._client.submit(_apply_to, sent, items, pure=False)
 
     def _collect(self, waiting: deque) -> list[list]:
         finished = [waiting.popleft()]
-        while waiting and waiting[0].done():
+        while waiting and waiting[0].status == "finished":  # and not "error": that one comes alone
             finished.append(waiting.popleft())
         return self._client.gather(finished)  # together: each call costs some milliseconds
 
@@ -198,22 +211,26 @@ class _Dask(_Pooled):
             self._cluster.close()
 
 
-_functions: dict[str, Callable] = {}  # of a worker process: the function of the present map
+_function: list[Callable] = []  # of a worker process: the function of its map
 
 
-def _run(key: str, sent: Path | bytes, items: list) -> list:
-    """In a worker: apply the function that was sent under `key` to each of the items."""
-    if key not in _functions:
-        _limit_threads()
-        _functions.clear()
-        _functions[key] = pickle.loads(sent if isinstance(sent, bytes) else sent.read_bytes())
-    function = _functions[key]
+def _start_worker(function: Callable) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _limit_threads()
+    _function[:] = [function]
+
+
+def _apply(items: list) -> list:
+    return [_function[0](item) for item in items]
+
+
+def _apply_to(function: Callable, items: list) -> list:
+    _limit_threads()
     return [function(item) for item in items]
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _limit_threads()
+def _itself(function: Callable) -> Callable:
+    return function
 
 
 def _limit_threads() -> None:
@@ -225,24 +242,30 @@ def _limit_threads() -> None:
         sys.modules["cv2"].setNumThreads(1)
 
 
-def _dump(function: Callable) -> bytes:
-    inner = function
-    while hasattr(inner, "func"):  # functools.partial
-        inner = inner.func
+def _check_importable(function: Callable) -> None:
+    inner = _inner(function)
     in_notebook = not hasattr(sys.modules["__main__"], "__file__")
+    name = getattr(inner, "__qualname__", str(inner))
     if getattr(inner, "__module__", "") == "__main__" and in_notebook:
-        name = getattr(inner, "__qualname__", inner)
         raise KitError(
             f"{name} is defined in the notebook, where workers cannot import it: put it into a "
             "module, or use executor='serial'"
         )
-    try:
-        return pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise KitError(
-            f"{inner} cannot be sent to workers ({error}): use a function of a module, or "
-            "executor='serial'"
-        ) from error
+    if "<locals>" in name or "<lambda>" in name:
+        raise _not_sendable(function, "workers cannot import it")
+
+
+def _not_sendable(function: Callable, reason: object) -> KitError:
+    return KitError(
+        f"{_inner(function)} cannot be sent to workers ({reason}): use a function of a module, or "
+        "executor='serial'"
+    )
+
+
+def _inner(function: Callable) -> Callable:
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    return function
 
 
 def _cores() -> int:

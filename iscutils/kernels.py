@@ -18,7 +18,8 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
-from tqdm.auto import tqdm
+from nbformat import NotebookNode
+from tqdm import tqdm
 from traitlets import Unicode
 
 from iscutils.artifacts import KitError
@@ -57,8 +58,8 @@ def execute(notebook: Notebook, parameters: Mapping[str, Any], out: Path, marker
                 start_timeout=180,
                 progress_bar=False,
                 on_cell_execute=progress.cell,
+                on_cell_executed=_tidy,
                 stderr_file=progress,
-                coalesce_streams=True,
             )
     except papermill.PapermillExecutionError as error:
         reason = _last_line(error.ename, error.evalue)
@@ -107,6 +108,26 @@ def _family(kind: type) -> Iterator[type]:
 
 def _failed(notebook: Notebook, cell: int, reason: str, executed: Path) -> KitError:
     return KitError(f"{notebook.name}, cell [{cell}]: {reason}\nexecuted notebook: {executed}")
+
+
+def _tidy(cell: NotebookNode, **_: Any) -> None:
+    """Join the pieces of printed text, with progress bars in their last state (papermill's hook).
+
+    nbclient's own `coalesce_streams` takes time quadratic in the length of a line.
+    """
+    streams: dict[str, NotebookNode] = {}
+    outputs = []
+    for output in cell.outputs:
+        if output.output_type == "stream" and output.name in streams:
+            streams[output.name].text += output.text
+            continue
+        if output.output_type == "stream":
+            streams[output.name] = output
+        outputs.append(output)
+    for output in streams.values():
+        lines = output.text.split("\n")
+        output.text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in lines)
+    cell.outputs = outputs
 
 
 class _Progress:

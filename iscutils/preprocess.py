@@ -31,7 +31,8 @@ def load_prepared(
 ) -> list[np.ndarray] | str:
     """Decode one image once and resize it to every size; the reason as text if it is broken."""
     try:
-        image = images.load(index, min_side=max(sizes))
+        # A JPEG may be decoded at reduced scale, to no less than twice the size wanted.
+        image = images.load(index, min_side=2 * max(sizes))
     except ImageError as error:
         return str(error)
     return [prepare(image, size, resize) for size in sizes]

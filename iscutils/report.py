@@ -15,7 +15,8 @@ from iscutils import __version__, plots, templates
 from iscutils.artifacts import Run, log, write_text
 from iscutils.browser import DrawPair, browser_data
 from iscutils.evaluation import bootstrap, by_edit, evaluate
-from iscutils.submissions import check_predictions, read_predictions
+from iscutils.pairs import check_predictions
+from iscutils.submissions import read_predictions
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark

@@ -105,7 +105,7 @@ def test_a_large_function_is_sent_once_per_worker(tmp_path):
     with open_executor("processes", 2) as executor:
         function = partial(pick, Counting(range(1000)))
         assert list(executor.map(function, range(1000))) == list(range(1000))
-    assert Counting.pickled == 1
+    assert Counting.pickled <= 2  # and not once per item
 
 
 def test_items_are_taken_as_needed():
@@ -179,7 +179,7 @@ def test_a_scheduler_without_workers_or_without_answer():
     started = time.monotonic()
     with pytest.raises(KitError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"):
         open_executor("tcp://127.0.0.1:9")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
 
 
 def test_unknown_names_and_numbers():
@@ -203,7 +203,7 @@ def test_interrupt_stops_the_workers_at_once():
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         work()
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 45  # and not 60
     assert len(ours) >= 2
     assert not any(child.is_running() for child in ours)
 

@@ -343,14 +343,24 @@ def test_a_runner_that_starts_at_once_does_not_share_the_folder_with_the_old_ker
 
 # --- committed outputs ----------------------------------------------------------------------
 
-NOISY = "import sys\nprint('hello')\nprint('50 %', file=sys.stderr)\nsize"
+NOISY = """import sys
+print("hello")
+for text in ("50 %", "\\r99 %", "\\r100 %", "\\nend"):
+    print(text, file=sys.stderr, end="", flush=True)
+size"""
 PICTURE = "import matplotlib.pyplot as plt, numpy as np\n"
 PICTURE += "plt.imshow(np.random.default_rng(0).random((300, 300, 3)));"
 
 
 def test_outputs_are_saved_without_what_changes_from_run_to_run(chain):
     path = chain.notebook("05_b", "size: int = 4  # pixels", NOISY, PICTURE)
-    run_notebooks(["demo"])
+    run = run_notebooks(["demo"])
+    assert executed(run) == ["01", "06"]
+    noisy = nbformat.read(run.path / "notebooks" / "05_b.ipynb", as_version=4).cells[-2].outputs
+    assert {o.name: o.text for o in noisy if o.output_type == "stream"} == {
+        "stdout": "hello\n",
+        "stderr": "100 %\nend",  # the last state of a progress bar
+    }
     sizes = dict(save_outputs("demo"))
     assert sizes[path] == path.stat().st_size
     document = nbformat.read(path, as_version=4)
@@ -362,9 +372,8 @@ def test_outputs_are_saved_without_what_changes_from_run_to_run(chain):
         ("execute_result", None, {"text/plain": "4"}),
     ]
     assert "image/png" in cells[3].outputs[0].data
-    executed_path = chain.root / "runs" / "demo" / "notebooks" / "05_b.ipynb"
-    full = nbformat.read(executed_path, as_version=4).cells[-1].outputs[0].data["image/png"]
-    assert len(cells[3].outputs[0].data["image/png"]) < 0.6 * len(full)
+    full = nbformat.read(run.path / "notebooks" / "05_b.ipynb", as_version=4).cells[-1].outputs[0]
+    assert len(cells[3].outputs[0].data["image/png"]) < 0.6 * len(full.data["image/png"])
     assert "papermill" not in path.read_text()
     assert executed(run_notebooks(["demo"])) == []  # outputs are no part of the key
 

@@ -289,9 +289,7 @@ def test_extraction_equals_one_image_at_a_time(photos, tmp_path):
     assert rows.ids == photos.ids[:48]
     assert read_skipped(path) == [("p99", str(photos.path(48)), "empty file (0 bytes)")]
     for i in (0, 20, 47):
-        assert np.allclose(
-            rows.vectors[i], describe(photos.load(i), model.eval(), [32, 48]), atol=1e-5
-        )
+        assert np.allclose(rows.vectors[i], describe(photos, i, model.eval(), [32, 48]), atol=1e-5)
 
 
 def test_each_image_is_decoded_once_whatever_the_scales(photos, tmp_path, monkeypatch):
@@ -311,7 +309,7 @@ def test_short_side_extraction_groups_shapes(photos, tmp_path):
     folder = model.save(tmp_path / "m")
     with open_executor("serial") as pool:
         path = extract(photos, folder, [32], tmp_path, pool, device="cpu")
-    row = describe(photos.load(5), model.eval(), [32])
+    row = describe(photos, 5, model.eval(), [32])
     assert np.allclose(read_descriptors(path).vectors[5], row, atol=1e-5)
 
 

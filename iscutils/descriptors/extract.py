@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional as F
 
 from iscutils.artifacts import KitError, atomic_path, content_key, log
@@ -17,7 +16,7 @@ from iscutils.descriptors.store import read_descriptors, write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, load, model_key
-from iscutils.preprocess import load_prepared, prepare
+from iscutils.preprocess import load_prepared
 from iscutils.training.fit import pick_device
 
 SHARD = 2048  # images between two points where a killed extraction continues
@@ -82,10 +81,16 @@ def extract(
 
 
 def describe(
-    image: Image.Image, model: Descriptor, sizes: Sequence[int], device: str = "cpu"
+    images: ImageSet, index: int, model: Descriptor, sizes: Sequence[int], device: str = "cpu"
 ) -> np.ndarray:
-    """Unit descriptor (D,) of one RGB image: the normalised mean over the sizes."""
-    item = [prepare(image, size, model.config.resize) for size in sorted(set(sizes))]
+    """Unit descriptor (D,) of one image of a set: the normalised mean over the sizes.
+
+    Raises:
+        KitError: the image cannot be read.
+    """
+    item = load_prepared(images, sorted(set(sizes)), model.config.resize, index)
+    if isinstance(item, str):
+        raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")
     return _Describer(model, pick_device(device), 1)(iter([item]))[0]
 
 

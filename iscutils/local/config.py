@@ -36,6 +36,7 @@ class LocalConfig:
     consistent_votes: bool = True  # count only votes that agree on rotation and scale
     max_mean_distance: float = 8000.0  # of rule "accept", squared L2 of RootSIFT integers
     whole_candidates: int = 5  # references per query by whole-picture comparison, 0 = off
+    other_candidates: int = 10  # references per query taken from a global descriptor
     # Pair score.
     ratio: float = 1.8  # a match is kept if ratio * best < second, on squared distances
     both_directions: bool = True  # query -> reference matches as well
@@ -44,6 +45,7 @@ class LocalConfig:
     iterations: int = 2000  # of RANSAC
     tie_break: bool = True  # integer scores: the smaller mean distance wins
     keep_zero: bool = False  # keep pairs of score 0
+    rows_per_query: int = 10  # of the final list: on average as many as the official limit
     seed: int = 0  # of RANSAC
 
     def __post_init__(self) -> None:

@@ -37,13 +37,17 @@ class Evidence:
 
     matrix: (3, 3) reference -> query, continuous pixels of the original pictures. mirrored: it
     reverses the sense of turning. guided: matches along the map (rows of points). expected:
-    reference points that have any query point where the map puts them. values: (len(NAMES),).
+    reference points that have any query point where the map puts them. coverage: part of the query
+    that the reference covers. agreement: mean local correlation of the pixels, weighted by texture
+    (-1..1). values: (len(NAMES),), what the verifier weighs.
     """
 
     matrix: np.ndarray
     mirrored: bool
     guided: Matches
     expected: int
+    coverage: float
+    agreement: float
     values: np.ndarray
 
 
@@ -181,4 +185,7 @@ def _measure(
         [np.log1p(len(guided)), share, *values.ravel(), np.sqrt(pair.coverage), pair.visible]
     )
     original = frames[0].to_original @ matrix @ np.linalg.inv(frames[1].to_original)
-    return Evidence(original / original[2, 2], mirrored, guided, expected, vector)
+    return Evidence(
+        original / original[2, 2], mirrored, guided, expected, pair.coverage, float(values[0, 0]),
+        vector,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from iscutils.local.config import LocalConfig
 from iscutils.local.sift import mirror_descriptors, order_of_strongest

@@ -1,0 +1,192 @@
+"""Local verification: candidates from points and whole pictures, one score for every pair."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from iscutils.artifacts import atomic_path, content_key, log, write_json
+from iscutils.executor import Executor
+from iscutils.local.config import LocalConfig
+from iscutils.local.matching import PairMatch, match_pair
+from iscutils.local.store import Features
+from iscutils.local.voting import vote
+from iscutils.local.whole import whole_candidates
+from iscutils.pairs import sort_pairs
+from iscutils.submissions import write_predictions
+
+VERSION = 1  # raise when the same pair gets another score
+CHUNK = 32  # pairs per task and per file of finished work
+MATRIX = [f"h{i}{j}" for i in range(3) for j in range(3)]
+VALUES = [
+    "score", "inliers", "matches", "mirrored", "mean_distance", "coverage", "agreement", *MATRIX
+]  # fmt: skip
+
+
+def score_pairs(
+    pairs: pd.DataFrame,
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    executor: Executor,
+    *,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Score every (query_id, reference_id) of `pairs`; each pair on its own.
+
+    Returns one row per distinct pair: query_id, reference_id, score (higher = more alike), inliers,
+    matches (before geometry), mirrored, mean_distance (squared L2 of the matches), coverage (part
+    of the query that the reference covers), agreement (local correlation of the pixels, -1..1),
+    h00..h22 (homography, reference px -> query px, original pictures; empty without geometry).
+    Pairs whose pictures have no features file entry (skipped ones) are left out. With `folder`,
+    finished chunks are kept there, so that a killed call continues.
+    """
+    ids = pairs[["query_id", "reference_id"]].drop_duplicates()
+    ids = ids.sort_values(["query_id", "reference_id"], ignore_index=True)
+    queries, references = query_features.index(), reference_features.index()
+    known = ids["query_id"].isin(queries.keys()) & ids["reference_id"].isin(references.keys())
+    if not known.all():
+        log.warning("%d pairs left out: their pictures have no local features", (~known).sum())
+        ids = ids[known].reset_index(drop=True)
+    rows = np.column_stack(
+        [ids["query_id"].map(queries), ids["reference_id"].map(references)]
+    ).astype(np.int64)  # (pairs, 2)
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    key = content_key(VERSION, query_features.key, reference_features.key, asdict(config))
+    job = partial(
+        _score_chunk, query_features, reference_features, config,
+        None if folder is None else Path(folder), key,
+    )  # fmt: skip
+    scored = list(executor.map(job, chunks, desc="pairs"))
+    values = np.concatenate([np.zeros((0, len(VALUES))), *scored])
+    table = pd.concat([ids, pd.DataFrame(values, columns=VALUES)], axis=1)
+    return sort_pairs(
+        table.astype({"inliers": int, "matches": int, "mirrored": int, "score": float})
+    )
+
+
+def _score_chunk(
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    folder: Path | None,
+    key: str,
+    rows: np.ndarray,
+) -> np.ndarray:
+    """Values (pairs, len(VALUES)) of some pairs (pairs, 2), given as rows of the feature files."""
+    path = None if folder is None else folder / f"{content_key(key, rows)}.npy"
+    if path is not None and path.exists():
+        return np.load(path, allow_pickle=False)
+    load_query = lru_cache(maxsize=1)(query_features.load)  # pairs come sorted by query
+    values = np.array(
+        [_row(match_pair(load_query(q), reference_features.load(r), config)) for q, r in rows]
+    )
+    if path is not None:
+        with atomic_path(path) as temporary:
+            np.save(temporary, values, allow_pickle=False)
+    return values
+
+
+def _row(pair: PairMatch) -> list[float]:
+    matrix = np.full(9, np.nan) if pair.homography is None else pair.homography.ravel()
+    return [
+        pair.score, pair.inliers.sum(), pair.matches, pair.mirrored, pair.mean_distance,
+        pair.coverage, pair.agreement, *matrix,
+    ]  # fmt: skip
+
+
+def find_candidates(
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    others: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """All pairs worth a look: voted, alike as whole pictures, and `others` of a global descriptor.
+
+    Returns query_id, reference_id, votes (0 when not voted), correlation of the whole pictures and
+    score in `others` (NaN where that source did not propose the pair).
+    """
+    columns = ["query_id", "reference_id"]
+    table = vote(query_features, reference_features, config)[[*columns, "votes"]]
+    if config.whole_candidates:
+        whole = whole_candidates(query_features, reference_features, config.whole_candidates)
+        table = table.merge(whole, on=columns, how="outer")
+    if others is not None:
+        best = sort_pairs(others).groupby("query_id").head(config.other_candidates)
+        table = table.merge(
+            best[[*columns, "score"]].rename(columns={"score": "global_score"}),
+            on=columns, how="outer",
+        )  # fmt: skip
+    return table.fillna({"votes": 0}).astype({"votes": int})
+
+
+def verify(
+    query_features: Features,
+    reference_features: Features,
+    candidates: pd.DataFrame | None,
+    config: LocalConfig,
+    out: str | Path,
+    executor: Executor,
+) -> Path:
+    """Write the final ranked pairs of the local stage, `matches.csv`, and return its path.
+
+    candidates: pairs (query_id, reference_id, score) of a global descriptor, or None; voted pairs
+    and those alike as whole pictures are added. Every pair is scored from its two pictures alone,
+    as the rules of ISC 2021 demand. Finished work is kept: of `out` when nothing changed, else the
+    pairs that were scored before a kill.
+    """
+    out = Path(out)
+    key = content_key(
+        VERSION, query_features.key, reference_features.key, asdict(config),
+        None if candidates is None else candidates.to_csv(index=False),
+    )  # fmt: skip
+    state = out.with_suffix(".json")
+    if out.exists() and _finished(state, key):
+        log.info("local verification finished before: %s", out)
+        return out
+    folder = out.with_name(f".{out.stem}-{key}.parts")
+    pairs = _kept_candidates(
+        folder / "pairs.csv", query_features, reference_features, config, candidates
+    )
+    table = score_pairs(pairs, query_features, reference_features, config, executor, folder=folder)
+    table = final_rows(table, config)
+    write_predictions(out, table, cap=None, extra=True)
+    write_json(state, {"key": key, "pairs": len(pairs), "rows": len(table)})
+    shutil.rmtree(folder, ignore_errors=True)
+    return out
+
+
+def _finished(state: Path, key: str) -> bool:
+    try:
+        return json.loads(state.read_text(encoding="utf-8")).get("key") == key
+    except (OSError, ValueError):
+        return False
+
+
+def _kept_candidates(
+    path: Path,
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    others: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """The candidates of an earlier, killed call, else new ones."""
+    if path.exists():
+        return pd.read_csv(path, dtype={"query_id": str, "reference_id": str})
+    pairs = find_candidates(query_features, reference_features, config, others)
+    with atomic_path(path) as temporary:
+        pairs.to_csv(temporary, index=False)
+    return pairs
+
+
+def final_rows(table: pd.DataFrame, config: LocalConfig) -> pd.DataFrame:
+    """The best `rows_per_query` rows of each query; without score 0 unless `keep_zero`."""
+    if not config.keep_zero:
+        table = table[table["score"] > 0]
+    return sort_pairs(table).groupby("query_id").head(config.rows_per_query)

@@ -1,0 +1,83 @@
+"""The whole chain in one run: images to matches, killed half-way and continued."""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 20211101  # of the moment of the kill
+
+pytestmark = pytest.mark.skipif(
+    not list((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")),
+    reason="no notebooks in this checkout",
+)
+
+
+def start(runs: Path) -> subprocess.Popen:
+    """`python -m iscutils run smoke` with the run folder in `runs`, its log beside it."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with open(runs / "log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "iscutils", "run", "smoke"],
+            cwd=ROOT,
+            env=os.environ | {"ISCUTILS_RUNS": str(runs)},
+            stdout=log,
+            stderr=log,
+        )
+
+
+def finish(process: subprocess.Popen, runs: Path) -> Path:
+    assert process.wait(timeout=1200) == 0, (runs / "log").read_text()[-3000:]
+    return runs / "smoke"
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> tuple[Path, float]:
+    """A run folder of the smoke set that nothing disturbed, and the seconds it took."""
+    runs = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    run = finish(start(runs), runs)
+    return run, time.monotonic() - started
+
+
+def test_a_run_leaves_everything_that_the_readme_promises(smoke):
+    run, _ = smoke
+    left = ["params.yaml", "metrics.json", "artifacts.json", "candidates.csv", "matches.csv"]
+    left += ["report.html", "figures", "models", "descriptors"]
+    missing = [name for name in left if not (run / name).exists()]
+    assert missing == []
+    assert list((run / "descriptors").glob("*.h5"))
+    sources = {path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")}
+    assert {path.name for path in (run / "notebooks").glob("*.ipynb")} == sources
+    with open(run / "matches.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:3] == ["query_id", "reference_id", "score"]
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_finished_run_is_skipped_as_a_whole(smoke):
+    run, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.csv")}
+    finish(start(run.parent), run.parent)
+    count = len(list((run / "notebooks").glob("*.ipynb")))
+    assert (run.parent / "log").read_text().count("finished, skipped") == count
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.csv")} == before
+
+
+def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
+    undisturbed, seconds = smoke
+    process = start(tmp_path)
+    time.sleep(seconds * random.Random(SEED).uniform(0.3, 0.9))
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    process.wait()
+    run = finish(start(tmp_path), tmp_path)
+    for name in ("candidates.csv", "matches.csv"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
