@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
 
 VERDICTS = ("correct", "wrong", "distractor", "missed", "unknown")
-EXTRA_COLUMNS = ("inliers", "mirrored", "similarity", "coverage", "agreement")  # shown and exported when present
+# Shown and exported when present.
+EXTRA_COLUMNS = ("inliers", "mirrored", "similarity", "coverage", "agreement")
 GEOMETRY = [f"h{row}{column}" for row in range(3) for column in range(3)]
 
 # (query_id, reference_id) -> query_points (M, 2), reference_points (M, 2), inliers (M,) bool,

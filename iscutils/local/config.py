@@ -40,6 +40,7 @@ class LocalConfig:
     # Pair score.
     ratio: float = 1.8  # a match is kept if ratio * best < second, on squared distances
     both_directions: bool = True  # query -> reference matches as well
+    negatives: bool = True  # look for inverted copies, too (geometry "evidence" only)
     geometry: str = "evidence"  # or "none", "affine", "similarity", "homography": RANSAC inliers
     tolerance: float = 5.0  # px of the shrunk query
     iterations: int = 2000  # of RANSAC
@@ -79,6 +80,7 @@ PUBLISHED = {
     "consistent_votes": False,
     "whole_candidates": 0,
     "both_directions": False,
+    "negatives": False,
     "geometry": "none",
     "tie_break": False,
     "keep_zero": True,

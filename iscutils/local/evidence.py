@@ -14,8 +14,13 @@ import numpy as np
 from iscutils.local.agreement import Overlay, agreement, align, overlay
 from iscutils.local.config import LocalConfig
 from iscutils.local.geometry import is_plausible, jacobian, project, propose_poses
-from iscutils.local.pair_score import Matches, match_descriptors, one_to_one, squared_distances
-from iscutils.local.sift import ImageFeatures, mirror_descriptors, shrunk_size
+from iscutils.local.pair_score import (
+    Matches,
+    changed_descriptors,
+    match_descriptors,
+    one_to_one,
+)
+from iscutils.local.sift import ImageFeatures, shrunk_size
 from iscutils.local.whole import whole_maps
 
 GUIDED_DISTANCE = 14_000.0  # squared L2: looser than a blind match may be, the place is known
@@ -36,14 +41,16 @@ class Evidence:
     """What one map says about a pair.
 
     matrix: (3, 3) reference -> query, continuous pixels of the original pictures. mirrored: it
-    reverses the sense of turning. guided: matches along the map (rows of points). expected:
-    reference points that have any query point where the map puts them. coverage: part of the query
-    that the reference covers. agreement: mean local correlation of the pixels, weighted by texture
-    (-1..1). values: (len(NAMES),), what the verifier weighs.
+    reverses the sense of turning. negative: the query is an inverted copy. guided: matches along
+    the map (rows of points). expected: reference points that have any query point where the map
+    puts them. coverage: part of the query that the reference covers. agreement: mean local
+    correlation of the pixels, weighted by texture (-1..1). values: (len(NAMES),), what the verifier
+    weighs.
     """
 
     matrix: np.ndarray
     mirrored: bool
+    negative: bool
     guided: Matches
     expected: int
     coverage: float
@@ -64,128 +71,122 @@ class _Frame:
         self.to_original = np.diag(original)
 
 
+class _Pair:
+    """Two pictures, the reference possibly mirrored or negative, and their scales."""
+
+    def __init__(self, query: ImageFeatures, reference: ImageFeatures, config: LocalConfig):
+        self.query, self.reference, self.config = query, reference, config
+        self.frames = _Frame(query, config), _Frame(reference, config)
+        self.query_points, self.points = self.frames[0].points, self.frames[1].points
+        self.size, self.query_size = self.frames[1].size, self.frames[0].size
+
+    def thumbnail(self, negative: bool) -> np.ndarray:
+        return 255 - self.reference.thumbnail if negative else self.reference.thumbnail
+
+    def is_mirrored(self, matrix: np.ndarray) -> bool:
+        return bool(np.linalg.det(jacobian(matrix, np.array(self.size) / 2)) < 0)
+
+
 def pair_evidence(
     query: ImageFeatures, reference: ImageFeatures, config: LocalConfig
 ) -> list[Evidence]:
     """Evidence of each proposed map of a pair; empty when no map could be measured."""
-    frames = _Frame(query, config), _Frame(reference, config)
-    maps = _point_maps(query, reference, frames, config)
-    to_query, to_reference = frames[0].to_thumbnail, frames[1].to_thumbnail
-    for matrix in whole_maps(query.thumbnail, reference.thumbnail, WHOLE_MAPS):
-        maps.append(np.linalg.inv(to_query) @ matrix @ to_reference)
-    found = [_measure(query, reference, frames, matrix, config) for matrix in maps]
+    pair = _Pair(query, reference, config)
+    maps = _point_maps(pair)
+    to_query, to_reference = (frame.to_thumbnail for frame in pair.frames)
+    for matrix, negative in whole_maps(
+        query.thumbnail, reference.thumbnail, WHOLE_MAPS, config.negatives
+    ):
+        maps.append((np.linalg.inv(to_query) @ matrix @ to_reference, negative))
+    found = [_measure(pair, matrix, negative) for matrix, negative in maps]
     return [evidence for evidence in found if evidence is not None]
 
 
-def _point_maps(
-    query: ImageFeatures,
-    reference: ImageFeatures,
-    frames: tuple[_Frame, _Frame],
-    config: LocalConfig,
-) -> list[np.ndarray]:
-    """Maps of shrunk pixels that matched points agree on, best first."""
+def _point_maps(pair: _Pair) -> list[tuple[np.ndarray, bool]]:
+    """Maps of shrunk pixels that matched points agree on, best first, and whether negative."""
     found = []
-    for mirrored in (False, True):
-        matches = match_descriptors(query, reference, config, mirrored)
-        poses = propose_poses(
-            frames[0].points[matches.query], frames[1].points[matches.reference],
-            frames[1].size, mirrored, POINT_MAPS,
-        )  # fmt: skip
-        found += [(pose.count, pose.matrix, mirrored) for pose in poses]
+    for negative in (False, True) if pair.config.negatives else (False,):
+        for mirrored in (False, True):
+            matches = match_descriptors(pair.query, pair.reference, pair.config, mirrored, negative)
+            known = pair.points[matches.reference]
+            if negative:
+                known[:, 3] += 180  # gradients turn round
+            points = pair.query_points[matches.query]
+            poses = propose_poses(points, known, pair.size, mirrored, POINT_MAPS)
+            found += [(pose.count, pose.matrix, negative) for pose in poses]
     found.sort(key=lambda item: -item[0])
-    return [
-        _as_homography(query, reference, frames, matrix, mirrored, config)
-        for _, matrix, mirrored in found[:POINT_MAPS]
-    ]
+    return [(_as_homography(pair, *item[1:]), item[2]) for item in found[:POINT_MAPS]]
 
 
-def _as_homography(
-    query: ImageFeatures,
-    reference: ImageFeatures,
-    frames: tuple[_Frame, _Frame],
-    matrix: np.ndarray,
-    mirrored: bool,
-    config: LocalConfig,
-) -> np.ndarray:
-    """The perspective map, where it gains matches over the affine one."""
-    guided, _ = guided_matches(query, reference, frames, matrix, mirrored, config)
+def _as_homography(pair: _Pair, matrix: np.ndarray, negative: bool) -> np.ndarray:
+    """The perspective map, where it loses no matches against the affine one."""
+    guided, _ = guided_matches(pair, matrix, negative)
     if len(guided) < 8:
         return matrix
-    target = frames[0].points[guided.query, :2]
-    source = frames[1].points[guided.reference, :2]
-    found, _ = cv2.findHomography(source, target, cv2.RANSAC, 0.8 * config.tolerance, maxIters=500)
-    if found is None or not is_plausible(found, frames[1].size, mirrored):
+    found, _ = cv2.findHomography(
+        pair.points[guided.reference, :2], pair.query_points[guided.query, :2], cv2.RANSAC,
+        0.8 * pair.config.tolerance, maxIters=500,
+    )  # fmt: skip
+    if found is None or not is_plausible(found, pair.size, pair.is_mirrored(matrix)):
         return matrix
-    again, _ = guided_matches(query, reference, frames, found, mirrored, config)
+    again, _ = guided_matches(pair, found, negative)
     return found if len(again) >= len(guided) else matrix
 
 
-def guided_matches(
-    query: ImageFeatures,
-    reference: ImageFeatures,
-    frames: tuple[_Frame, _Frame],
-    matrix: np.ndarray,
-    mirrored: bool,
-    config: LocalConfig,
-) -> tuple[Matches, int]:
+def guided_matches(pair: _Pair, matrix: np.ndarray, negative: bool) -> tuple[Matches, int]:
     """Matches at the places where a map puts the reference points, and how many were possible.
 
     A query point is eligible within `tolerance` px and 0.8 octaves of scale; the nearest
     descriptor wins if it is near enough. Possible: reference points with any eligible point.
     """
-    points, known = frames[0].points, frames[1].points
-    none = np.zeros(0, np.int64)
+    points, known = pair.query_points.astype(np.float32), pair.points
     placed = project(matrix, known[:, :2])
-    inside = np.flatnonzero(((placed > 0) & (placed < frames[0].size)).all(axis=1))
-    if not len(inside) or not len(points):
-        return Matches(none, none, np.zeros(0)), 0
-    away = ((placed[inside, None] - points[None, :, :2]) ** 2).sum(axis=-1)
-    zoom = np.sqrt(abs(np.linalg.det(jacobian(matrix, np.array(frames[1].size) / 2))))
-    octaves = np.abs(np.log2(points[None, :, 2] / (known[inside, 2] * zoom)[:, None]))
-    eligible = (away < config.tolerance**2) & (octaves < GUIDED_OCTAVES)
-    descriptors = reference.descriptors[inside]
-    if mirrored:
-        descriptors = mirror_descriptors(descriptors)
-    distances = np.where(eligible, squared_distances(descriptors, query.descriptors), np.inf)
-    best = distances.argmin(axis=1)
-    nearness = distances[np.arange(len(inside)), best]
-    near = np.flatnonzero(nearness < GUIDED_DISTANCE)
-    matched, rows = best[near], inside[near]
-    kept = one_to_one(points[matched, :2], known[rows, :2], nearness[near])
-    found = Matches(matched[kept], rows[kept], nearness[near][kept])
-    return found, int(eligible.any(axis=1).sum())
+    inside = np.flatnonzero(((placed > 0) & (placed < pair.query_size)).all(axis=1))
+    near = (placed[inside, 0, None].astype(np.float32) - points[:, 0]) ** 2
+    near += (placed[inside, 1, None].astype(np.float32) - points[:, 1]) ** 2
+    rows, columns = np.nonzero(near < pair.config.tolerance**2)
+    rows = inside[rows]
+    zoom = np.sqrt(abs(np.linalg.det(jacobian(matrix, np.array(pair.size) / 2))))
+    octaves = np.abs(np.log2(points[columns, 2] / (known[rows, 2] * zoom)))
+    rows, columns = rows[octaves < GUIDED_OCTAVES], columns[octaves < GUIDED_OCTAVES]
+    expected = len(np.unique(rows))
+    descriptors = changed_descriptors(
+        pair.reference.descriptors[rows], pair.is_mirrored(matrix), negative
+    )
+    difference = descriptors.astype(np.int32) - pair.query.descriptors[columns]
+    distances = (difference**2).sum(axis=1).astype(np.float64)
+    order = np.lexsort((columns, distances, rows))
+    best = order[np.unique(rows[order], return_index=True)[1]]  # of each reference point
+    best = best[distances[best] < GUIDED_DISTANCE]
+    rows, columns, distances = rows[best], columns[best], distances[best]
+    kept = one_to_one(points[columns, :2], known[rows, :2], distances)
+    return Matches(columns[kept], rows[kept], distances[kept]), expected
 
 
-def _measure(
-    query: ImageFeatures,
-    reference: ImageFeatures,
-    frames: tuple[_Frame, _Frame],
-    matrix: np.ndarray,
-    config: LocalConfig,
-) -> Evidence | None:
+def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None:
     """Evidence of a map of shrunk pixels, before or after alignment of the pixels."""
-    to_query, to_reference = frames[0].to_thumbnail, frames[1].to_thumbnail
+    to_query, to_reference = (frame.to_thumbnail for frame in pair.frames)
     laid = to_query @ matrix @ np.linalg.inv(to_reference)
+    query, reference = pair.query.thumbnail, pair.thumbnail(negative)
     best: tuple[float, Overlay, np.ndarray, np.ndarray] | None = None
-    for candidate in (laid, align(query.thumbnail, reference.thumbnail, laid)):
-        pair = overlay(query.thumbnail, reference.thumbnail, candidate)
-        if pair is None:
+    for candidate in (laid, align(query, reference, laid)):
+        seen = overlay(query, reference, candidate)
+        if seen is None:
             continue
-        values = agreement(pair)
+        values = agreement(seen)
         if best is None or values[:2, 0].sum() > best[0]:
-            best = values[:2, 0].sum(), pair, values, candidate
+            best = values[:2, 0].sum(), seen, values, candidate
     if best is None:
         return None
-    _, pair, values, laid = best
+    _, seen, values, laid = best
     matrix = np.linalg.inv(to_query) @ laid @ to_reference
-    mirrored = bool(np.linalg.det(jacobian(matrix, np.array(frames[1].size) / 2)) < 0)
-    guided, expected = guided_matches(query, reference, frames, matrix, mirrored, config)
+    guided, expected = guided_matches(pair, matrix, negative)
     share = len(guided) / (expected + 5)
     vector = np.array(
-        [np.log1p(len(guided)), share, *values.ravel(), np.sqrt(pair.coverage), pair.visible]
+        [np.log1p(len(guided)), share, *values.ravel(), np.sqrt(seen.coverage), seen.visible]
     )
-    original = frames[0].to_original @ matrix @ np.linalg.inv(frames[1].to_original)
+    original = pair.frames[0].to_original @ matrix @ np.linalg.inv(pair.frames[1].to_original)
     return Evidence(
-        original / original[2, 2], mirrored, guided, expected, pair.coverage, float(values[0, 0]),
-        vector,
+        original / original[2, 2], pair.is_mirrored(matrix), negative, guided, expected,
+        seen.coverage, float(values[0, 0]), vector,
     )  # fmt: skip

@@ -97,9 +97,12 @@ def ransac(
     if len(source) < 4:
         return None
     rng = np.random.default_rng(seed)
-    chosen = rng.random((iterations, len(source))).argpartition(MODELS[model], axis=1)
-    chosen = chosen[:, : MODELS[model]]  # (iterations, points)
-    matrices = _minimal_models(source[chosen], target[chosen], model)
+    order = rng.random((iterations, len(source))).argpartition(MODELS[model], axis=1)
+    chosen = order[:, : MODELS[model]]  # (iterations, points)
+    to_unit, from_unit = _to_unit(source), np.linalg.inv(_to_unit(target))
+    unit_source, unit_target = project(to_unit, source), project(_to_unit(target), target)
+    matrices = _minimal_models(unit_source[chosen], unit_target[chosen], model)
+    matrices = from_unit @ matrices @ to_unit
     points = np.column_stack([source, np.ones(len(source))])
     mapped = np.einsum("kij,nj->kni", matrices, points)
     with np.errstate(all="ignore"):
@@ -107,6 +110,12 @@ def ransac(
     agree = errors <= tolerance**2  # NaN is no inlier
     best = agree.sum(axis=1).argmax()
     return Pose(matrices[best], agree[best]) if agree[best].any() else None
+
+
+def _to_unit(points: np.ndarray) -> np.ndarray:
+    """Map (3, 3) of points (N, 2) to mean 0 and spread 1, where determinants can be compared."""
+    centre, spread = points.mean(axis=0), max(points.std(), 1e-6)
+    return np.array([[1, 0, -centre[0]], [0, 1, -centre[1]], [0, 0, spread]]) / spread
 
 
 def _minimal_models(source: np.ndarray, target: np.ndarray, model: str) -> np.ndarray:
@@ -135,8 +144,7 @@ def _minimal_models(source: np.ndarray, target: np.ndarray, model: str) -> np.nd
 
 
 def _solve(systems: np.ndarray, right: np.ndarray) -> np.ndarray:
-    scale = np.abs(systems).max(axis=(1, 2)) ** systems.shape[1]
-    regular = np.abs(np.linalg.det(systems)) > 1e-12 * scale
+    regular = np.abs(np.linalg.det(systems)) > 1e-9
     solution = np.full(right.shape, np.nan)
     solution[regular] = np.linalg.solve(systems[regular], right[regular])
     return solution

@@ -84,7 +84,7 @@ def _match_by_evidence(
         none = np.zeros((0, 2))
         return PairMatch(none, none, np.zeros(0, bool), None, False, 0.0, 0, np.nan)
     best: Evidence = max(found, key=lambda evidence: log_odds(evidence.values))
-    blind = match_descriptors(query, reference, config, best.mirrored)
+    blind = match_descriptors(query, reference, config, best.mirrored, best.negative)
     taken = set(best.guided.reference.tolist())
     rejected = np.array([i for i, row in enumerate(blind.reference) if row not in taken], int)
     joined = Matches(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iscutils.local.config import LocalConfig
-from iscutils.local.sift import ImageFeatures, mirror_descriptors
+from iscutils.local.sift import ImageFeatures, mirror_descriptors, negative_descriptors
 
 MAX_DISTANCE = 260_100.0  # 4 * 65025, above any squared distance of RootSIFT integers
 
@@ -77,17 +77,26 @@ def one_to_one(
     return np.array(kept, dtype=np.int64)
 
 
+def changed_descriptors(descriptors: np.ndarray, mirrored: bool, negative: bool) -> np.ndarray:
+    """Descriptors (M, 128) of the mirrored and / or negative picture."""
+    if mirrored:
+        descriptors = mirror_descriptors(descriptors)
+    return negative_descriptors(descriptors) if negative else descriptors
+
+
 def match_descriptors(
-    query: ImageFeatures, reference: ImageFeatures, config: LocalConfig, mirrored: bool
+    query: ImageFeatures,
+    reference: ImageFeatures,
+    config: LocalConfig,
+    mirrored: bool,
+    negative: bool = False,
 ) -> Matches:
-    """Matches of a query with a reference, or with the mirrored reference.
+    """Matches of a query with a reference, or with its mirrored or negative picture.
 
     Every reference point is matched with its best query point if the ratio test holds; with
     `both_directions` every query point with its best reference point, too.
     """
-    descriptors = reference.descriptors
-    if mirrored:
-        descriptors = mirror_descriptors(descriptors)
+    descriptors = changed_descriptors(reference.descriptors, mirrored, negative)
     distances = squared_distances(descriptors, query.descriptors)
     rows, columns = ratio_test(distances, config.ratio)
     if config.both_directions:
@@ -96,14 +105,6 @@ def match_descriptors(
     nearness = distances[rows, columns]
     kept = one_to_one(query.keypoints[columns, :2], reference.keypoints[rows, :2], nearness)
     return Matches(columns[kept], rows[kept], nearness[kept])
-
-
-def best_matches(
-    query: ImageFeatures, reference: ImageFeatures, config: LocalConfig
-) -> tuple[Matches, bool]:
-    """Matches of the better of the plain and the mirrored reference, and whether it is mirrored."""
-    plain, mirrored = (match_descriptors(query, reference, config, m) for m in (False, True))
-    return (mirrored, True) if len(mirrored) > len(plain) else (plain, False)
 
 
 def tie_broken(count: int, mean_distance: float) -> float:

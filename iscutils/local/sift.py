@@ -94,6 +94,18 @@ def mirror_descriptors(descriptors: np.ndarray) -> np.ndarray:
     return descriptors[:, MIRROR]
 
 
+NEGATIVE = np.arange(128).reshape(16, 8)[::-1].ravel()  # descriptors of the negative picture
+
+
+def negative_descriptors(descriptors: np.ndarray) -> np.ndarray:
+    """Descriptors (M, 128) that the negative (inverted) picture would have at the same places.
+
+    All gradients turn round, and with them the point's direction: seen from there the cells are
+    turned by half a turn, the directions in them unchanged.
+    """
+    return descriptors[:, NEGATIVE]
+
+
 @lru_cache(maxsize=4)
 def _detector(layers: int, peak: float, edge: float) -> cv2.SIFT:
     # OpenCV divides the threshold by the number of layers, VLFeat does not.

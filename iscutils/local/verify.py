@@ -115,7 +115,9 @@ def find_candidates(
     columns = ["query_id", "reference_id"]
     table = vote(query_features, reference_features, config)[[*columns, "votes"]]
     if config.whole_candidates:
-        whole = whole_candidates(query_features, reference_features, config.whole_candidates)
+        whole = whole_candidates(
+            query_features, reference_features, config.whole_candidates, config.negatives
+        )
         table = table.merge(whole, on=columns, how="outer")
     if others is not None:
         best = sort_pairs(others).groupby("query_id").head(config.other_candidates)

@@ -24,18 +24,24 @@ TURNS = (  # linear parts of the eight symmetries of a square, reference to quer
 
 def content_box(thumbnail: np.ndarray) -> tuple[int, int, int, int]:
     """Box x0, y0, x1, y1 of a gray picture (h, w) without its plain borders."""
-    x0, y0, x1, y1 = 0, 0, thumbnail.shape[1], thumbnail.shape[0]
+    x0, y0, x1, y1 = box = 0, 0, thumbnail.shape[1], thumbnail.shape[0]
     pixels = thumbnail.astype(np.float32)
-    trimmed = True
-    while trimmed and y1 - y0 > MIN_REST and x1 - x0 > MIN_REST:
-        part = pixels[y0:y1, x0:x1]
-        flat = [
-            bool(line.std() < BORDER_DEVIATION)
-            for line in (part[:, 0], part[0], part[:, -1], part[-1])
-        ]
-        x0, y0, x1, y1 = x0 + flat[0], y0 + flat[1], x1 - flat[2], y1 - flat[3]
-        trimmed = any(flat)
-    return x0, y0, x1, y1
+    while True:
+        columns = pixels[y0:y1, x0:x1].std(axis=0) >= BORDER_DEVIATION
+        x0, x1 = _trimmed(x0, x1, columns)
+        rows = pixels[y0:y1, x0:x1].std(axis=1) >= BORDER_DEVIATION
+        y0, y1 = _trimmed(y0, y1, rows)
+        if box == (x0, y0, x1, y1):
+            return box
+        box = x0, y0, x1, y1
+
+
+def _trimmed(start: int, end: int, varied: np.ndarray) -> tuple[int, int]:
+    """Range between the first and the last varied line, but not below MIN_REST lines."""
+    found = np.flatnonzero(varied)
+    if not len(found) or found[-1] + 1 - found[0] < MIN_REST:
+        return start, end
+    return start + int(found[0]), start + int(found[-1]) + 1
 
 
 def boxes(thumbnail: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -79,26 +85,32 @@ def whole_map(
     return to_box @ turned_square @ to_square
 
 
-def whole_maps(query: np.ndarray, reference: np.ndarray, count: int = 2) -> list[np.ndarray]:
+def whole_maps(
+    query: np.ndarray, reference: np.ndarray, count: int = 2, negatives: bool = True
+) -> list[tuple[np.ndarray, bool]]:
     """The `count` best of the maps that lay the whole reference over the query or its inner box.
 
-    Thumbnails (h, w) uint8; maps (3, 3) in continuous thumbnail pixels, best correlation first.
+    Thumbnails (h, w) uint8. Returns (map, negative), best correlation first: maps (3, 3) in
+    continuous thumbnail pixels, and whether the query is the negative of the reference.
     """
     versions = turned(signature(reference)).reshape(len(TURNS), -1)
     found = []
     for box in boxes(query):
-        for turn, score in enumerate(versions @ signature(query, box).ravel()):
-            found.append((float(score), whole_map(turn, reference.shape[::-1], box)))
-    return [matrix for _, matrix in sorted(found, key=lambda item: -item[0])[:count]]
+        for turn, score in enumerate((versions @ signature(query, box).ravel()).tolist()):
+            negative = negatives and score < 0
+            matrix = whole_map(turn, reference.shape[::-1], box)
+            found.append((abs(score) if negatives else score, matrix, negative))
+    found.sort(key=lambda item: -item[0])
+    return [(matrix, negative) for _, matrix, negative in found[:count]]
 
 
 def whole_candidates(
-    query_features: Features, reference_features: Features, count: int
+    query_features: Features, reference_features: Features, count: int, negatives: bool = False
 ) -> pd.DataFrame:
     """The `count` references whose whole picture correlates best with each query's.
 
-    Columns query_id, reference_id, correlation (-1..1), by query, best first. Raises `KitError`
-    when the features were stored without thumbnails.
+    Columns query_id, reference_id, correlation (-1..1; its amount with `negatives`), by query, best
+    first. Raises `KitError` when the features were stored without thumbnails.
     """
     for features in (query_features, reference_features):
         if len(features) and not features.thumbnail_sizes.all():
@@ -116,7 +128,8 @@ def whole_candidates(
         thumbnail = query_features.thumbnail(i)
         versions = np.concatenate([turned(signature(thumbnail, box)) for box in boxes(thumbnail)])
         # Turning the query instead of all references visits the same eight pairs.
-        scores = (known @ versions.reshape(len(versions), -1).T).max(axis=1)
+        scores = known @ versions.reshape(len(versions), -1).T  # (references, versions)
+        scores = (np.abs(scores) if negatives else scores).max(axis=1)
         best = np.argsort(-scores, kind="stable")[:count]
         names = [reference_features.ids[j] for j in best]
         tables.append(
