@@ -154,7 +154,8 @@ class _Progress:
 
     def write(self, text: str) -> None:
         """Text of the kernel's standard error (papermill's hook)."""
-        lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)  # colours and cursor movements
+        lines = [line.strip() for line in re.split(r"[\r\n]", plain) if line.strip()]
         if lines and sys.stderr.isatty():
             self.bar.set_postfix_str(lines[-1][:60])
 

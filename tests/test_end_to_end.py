@@ -78,6 +78,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     assert process.poll() is None, "the run ended before it could be killed"
     process.kill()
     process.wait()
+    finished = len(list((tmp_path / "smoke" / "notebooks" / ".finished").glob("*.json")))
     run = finish(start(tmp_path), tmp_path)
+    assert (tmp_path / "log").read_text().count("finished, skipped") == finished > 0
     for name in ("candidates.csv", "matches.csv"):
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pdqhash
+from PIL import Image
 
 from iscutils.artifacts import content_key, log
 from iscutils.descriptors.store import write_descriptors
@@ -39,9 +40,14 @@ def extract_pdq(
 
 def _hash(images: ImageSet, index: int) -> np.ndarray | str:
     try:
-        image = images.load(index, min_side=SIDE)
+        return pdq(images.load(index, min_side=SIDE))
     except ImageError as error:
         return str(error)
-    image.thumbnail((SIDE, SIDE))
-    bits, _quality = pdqhash.compute(np.asarray(image))
+
+
+def pdq(image: Image.Image) -> np.ndarray:
+    """PDQ hash of one RGB image as a unit vector (256,) of +-1/16."""
+    small = image.copy()
+    small.thumbnail((SIDE, SIDE))
+    bits, _quality = pdqhash.compute(np.asarray(small))
     return (bits.astype(np.float32) * 2 - 1) / 16

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
+
+import yaml
 
 from iscutils.artifacts import KitError
 
@@ -94,10 +97,43 @@ def local_config(mode: str = "verified", **changes: Any) -> LocalConfig:
     """
     if mode not in MODES:
         raise KitError(f"mode='{mode}' is unknown: choose {' or '.join(MODES)}")
-    known = [field.name for field in fields(LocalConfig)]
     for name in changes:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise KitError(f"local verification has no parameter '{name}'{hint}")
+        _known(name)
     return LocalConfig(**{**(PUBLISHED if mode == "imgfp" else {}), **changes})
+
+
+def counting(config: LocalConfig) -> LocalConfig:
+    """The same features, scored as published: the number of matches, without any geometry."""
+    return replace(config, geometry="none", both_directions=False, negatives=False)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Changes written as "name=value" texts, as in a notebook's parameters; values are YAML.
+
+    Raises `KitError` for text without `=`, an unknown name, or a value of another type.
+    """
+    changes: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise KitError(f"setting '{text}' is not of the form name=value")
+        kind = type(getattr(local_config(), _known(name)))
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = None
+        if kind is float and type(parsed) is int:
+            parsed = float(parsed)
+        if type(parsed) is not kind:
+            raise KitError(f"setting '{text}': expected a value of type {kind.__name__}")
+        changes[name] = parsed
+    return changes
+
+
+def _known(name: str) -> str:
+    known = [field.name for field in fields(LocalConfig)]
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise KitError(f"local verification has no parameter '{name}'{hint}")
+    return name

@@ -10,8 +10,25 @@ import numpy as np
 
 from iscutils.local.evidence import NAMES
 
-BIAS = 0.0
-WEIGHTS = dict.fromkeys(NAMES, 0.0)
+BIAS = -8.5301
+WEIGHTS = {
+    "log_guided": 1.0620,
+    "guided_share": -2.7172,
+    "mean_0": 7.1588,
+    "significance_0": 0.6364,
+    "strong_0": 3.6059,
+    "whole_0": -5.7304,
+    "mean_1": 2.3868,
+    "significance_1": -0.4412,
+    "strong_1": 0.6310,
+    "whole_1": -1.5045,
+    "mean_2": 2.7584,
+    "significance_2": -0.9411,
+    "strong_2": -3.6255,
+    "whole_2": 3.5233,
+    "coverage": 0.7457,
+    "visible": 2.1297,
+}
 _WEIGHTS = np.array([WEIGHTS[name] for name in NAMES])
 
 

@@ -106,14 +106,19 @@ def find_candidates(
     reference_features: Features,
     config: LocalConfig,
     others: pd.DataFrame | None = None,
+    *,
+    votes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """All pairs worth a look: voted, alike as whole pictures, and `others` of a global descriptor.
 
-    Returns query_id, reference_id, votes (0 when not voted), correlation of the whole pictures and
-    score in `others` (NaN where that source did not propose the pair).
+    Returns query_id, reference_id and, from the sources in use, votes, correlation of the whole
+    pictures and global_score (NaN where that source did not propose the pair). `votes` is the
+    result of `vote`, if it is at hand.
     """
     columns = ["query_id", "reference_id"]
-    table = vote(query_features, reference_features, config)[[*columns, "votes"]]
+    if votes is None:
+        votes = vote(query_features, reference_features, config)
+    table = votes[[*columns, "votes"]]
     if config.whole_candidates:
         whole = whole_candidates(
             query_features, reference_features, config.whole_candidates, config.negatives
@@ -125,7 +130,7 @@ def find_candidates(
             best[[*columns, "score"]].rename(columns={"score": "global_score"}),
             on=columns, how="outer",
         )  # fmt: skip
-    return table.fillna({"votes": 0}).astype({"votes": int})
+    return table
 
 
 def verify(
@@ -135,27 +140,33 @@ def verify(
     config: LocalConfig,
     out: str | Path,
     executor: Executor,
+    *,
+    votes: pd.DataFrame | None = None,
 ) -> Path:
     """Write the final ranked pairs of the local stage, `matches.csv`, and return its path.
 
     candidates: pairs (query_id, reference_id, score) of a global descriptor, or None; voted pairs
     and those alike as whole pictures are added. Every pair is scored from its two pictures alone,
-    as the rules of ISC 2021 demand. Finished work is kept: of `out` when nothing changed, else the
-    pairs that were scored before a kill.
+    as the rules of ISC 2021 demand. Finished work is kept: `out` when nothing changed, else the
+    pairs that were scored before a kill. `votes` is the result of `vote`, if it is at hand.
     """
     out = Path(out)
     key = content_key(
         VERSION, query_features.key, reference_features.key, asdict(config),
-        None if candidates is None else candidates.to_csv(index=False),
+        *(None if table is None else table.to_csv(index=False) for table in (candidates, votes)),
     )  # fmt: skip
     state = out.with_suffix(".json")
     if out.exists() and _finished(state, key):
         log.info("local verification finished before: %s", out)
         return out
     folder = out.with_name(f".{out.stem}-{key}.parts")
-    pairs = _kept_candidates(
-        folder / "pairs.csv", query_features, reference_features, config, candidates
-    )
+    kept = folder / "pairs.csv"
+    if kept.exists():  # of a killed call
+        pairs = pd.read_csv(kept, dtype={"query_id": str, "reference_id": str})
+    else:
+        pairs = find_candidates(query_features, reference_features, config, candidates, votes=votes)
+        with atomic_path(kept) as temporary:
+            pairs.to_csv(temporary, index=False)
     table = score_pairs(pairs, query_features, reference_features, config, executor, folder=folder)
     table = final_rows(table, config)
     write_predictions(out, table, cap=None, extra=True)
@@ -169,22 +180,6 @@ def _finished(state: Path, key: str) -> bool:
         return json.loads(state.read_text(encoding="utf-8")).get("key") == key
     except (OSError, ValueError):
         return False
-
-
-def _kept_candidates(
-    path: Path,
-    query_features: Features,
-    reference_features: Features,
-    config: LocalConfig,
-    others: pd.DataFrame | None,
-) -> pd.DataFrame:
-    """The candidates of an earlier, killed call, else new ones."""
-    if path.exists():
-        return pd.read_csv(path, dtype={"query_id": str, "reference_id": str})
-    pairs = find_candidates(query_features, reference_features, config, others)
-    with atomic_path(path) as temporary:
-        pairs.to_csv(temporary, index=False)
-    return pairs
 
 
 def final_rows(table: pd.DataFrame, config: LocalConfig) -> pd.DataFrame:

@@ -1,0 +1,38 @@
+"""Fit the weights of local verification on training photographs, and print them for verifier.py.
+
+    python benchmarks/fit_verifier.py PHOTOS OUT [--queries 1000] [--seed 0]
+
+PHOTOS is a folder of at least 100 photographs that are in no benchmark (the published weights:
+4,197 photographs of Caltech-101), OUT a folder for the synthesised queries and features.
+"""
+
+import argparse
+
+from iscutils.executor import open_executor
+from iscutils.images import open_folder
+from iscutils.local.config import local_config
+from iscutils.local.fit import fit_verifier
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos")
+    parser.add_argument("out")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
+    options = parser.parse_args()
+    with open_executor("processes", options.workers) as executor:
+        weights = fit_verifier(
+            open_folder(options.photos), options.out, local_config(), executor,
+            queries=options.queries, seed=options.seed,
+        )  # fmt: skip
+    print(f"BIAS = {weights.pop('bias'):.4f}")
+    print("WEIGHTS = {")
+    for name, weight in weights.items():
+        print(f'    "{name}": {weight:.4f},')
+    print("}")
+
+
+if __name__ == "__main__":
+    main()
