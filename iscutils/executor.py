@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import uuid
 import warnings
 from collections import deque
@@ -216,8 +218,15 @@ _function: list[Callable] = []  # of a worker process: the function of its map
 
 def _start_worker(function: Callable) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads()
     _function[:] = [function]
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers: they watch it themselves."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _apply(items: list) -> list:

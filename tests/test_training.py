@@ -37,7 +37,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pixels(photos, tmp_path_factory):
     with open_executor("serial") as pool:
-        cached, skipped = training.cache_pixels(photos, 40, tmp_path_factory.mktemp("c"), pool)
+        cached, skipped = training.cache_pixels(photos, 32, tmp_path_factory.mktemp("c"), pool)
     assert [row[0] for row in skipped] == ["p99"]
     return training.Pixels(cached)
 
@@ -114,7 +114,9 @@ def test_gray_views_have_equal_channels(pixels):
 
 def test_pixels_are_the_decoded_images_and_split_without_overlap(photos, pixels):
     assert len(pixels) == 48
-    direct = np.asarray(photos.load(3).resize((40, 40), Image.Resampling.BICUBIC))
+    side = pixels.side
+    assert side == 45
+    direct = np.asarray(photos.load(3).resize((side, side), Image.Resampling.BICUBIC))
     assert np.array_equal(pixels[3], direct)
     kept, held = pixels.split(0.25, seed=1)
     assert len(held) == 12
@@ -186,18 +188,22 @@ class Killed(Exception):
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(pixels, tmp_path):
-    def dying(_model, calls=[0]):  # noqa: B006  counts over the calls
-        calls[0] += 1
-        if calls[0] == 3:
+    calls = []
+
+    def dying(_model):
+        calls.append(len(calls))
+        if len(calls) == 3:
             raise Killed
-        return {"uap": float(calls[0])}
+        return {"uap": 0.0}
 
     settings = config(epochs=3)
     unbroken = training.fit(sscd(settings, pixels), pixels, tmp_path / "a", "m", "cpu")
     with pytest.raises(Killed):  # at the end of the second epoch
         training.fit(sscd(settings, pixels), pixels, tmp_path / "b", "m", "cpu", dying)
     assert not list((tmp_path / "b").glob("m-*"))
-    resumed = training.fit(sscd(settings, pixels), pixels, tmp_path / "b", "m", "cpu")
+    resumed = training.fit(sscd(settings, pixels), pixels, tmp_path / "b", "m", "cpu", dying)
+    assert len(calls) == 5  # after the second and third epoch: the first one was not repeated
+    assert list(training.read_probes(resumed).step) == [0, 6, 12, 18]
     weights = [(path / "model.safetensors").read_bytes() for path in (unbroken, resumed)]
     assert weights[0] == weights[1]
     histories = [training.read_history(path) for path in (unbroken, resumed)]

@@ -4,7 +4,7 @@ from iscutils.local.config import LocalConfig, counting, local_config, parse_set
 from iscutils.local.matching import PairMatch, match_pair, pair_drawer
 from iscutils.local.sift import ImageFeatures, extract_image
 from iscutils.local.store import Features, extract_features, read_features
-from iscutils.local.verify import find_candidates, score_pairs, verify
+from iscutils.local.verification import find_candidates, score_pairs, verify
 from iscutils.local.voting import vote
 
 __all__ = [

@@ -19,7 +19,7 @@ from iscutils.images import ImageSet, open_folder
 from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import NAMES, pair_evidence
 from iscutils.local.store import Features, extract_features, read_features
-from iscutils.local.verify import find_candidates
+from iscutils.local.verification import find_candidates
 
 MAPS = 4  # most maps that are measured for a pair
 ROUNDS = 5  # of choosing each pair's best map and fitting anew

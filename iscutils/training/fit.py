@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -113,7 +114,7 @@ def fit(
         collate_fn=_whole,
     )
     method.to(memory_format=torch.channels_last)
-    trainer = _trainer(config, chosen, precision, checkpoints, probe)
+    trainer = _trainer(config, chosen, precision, last, probe)
     with warnings.catch_warnings():
         for known in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=known)
@@ -173,6 +174,20 @@ class _Progress(L.Callback):
         self.bar.close()
 
 
+class _KeepLast(Checkpoint):
+    """One checkpoint, written whole after every epoch; Lightning calls this callback last."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, method: Method) -> None:
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)  # on every process; the first one writes
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
+        trainer.strategy.barrier()
+
+
 class _Probing(L.Callback):
     def __init__(self, probe: Callable[[Descriptor], dict[str, float]]):
         self.probe = probe
@@ -194,20 +209,17 @@ def _trainer(
     config: TrainConfig,
     device: torch.device,
     precision: str,
-    checkpoints: Path,
+    last: Path,
     probe: Callable[[Descriptor], dict[str, float]] | None,
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    keep_last = ModelCheckpoint(
-        dirpath=checkpoints, save_last=True, save_top_k=0, enable_version_counter=False
-    )
     return L.Trainer(
         max_epochs=config.epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.devices,
         precision=precision,
         sync_batchnorm=config.devices > 1 and device.type == "cuda",
-        callbacks=[_Progress(), *([_Probing(probe)] if probe else []), keep_last],
+        callbacks=[_Progress(), *([_Probing(probe)] if probe else []), _KeepLast(last)],
         enable_progress_bar=False,
         logger=False,
         enable_model_summary=False,

@@ -87,18 +87,19 @@ class EpochSampler(Sampler[int]):
 
 
 def cache_pixels(
-    images: ImageSet, side: int, folder: str | Path, executor: Executor
+    images: ImageSet, size: int, folder: str | Path, executor: Executor
 ) -> tuple[Path, list[tuple[str, str, str]]]:
     """Decode a training set once into shards of bytes; finished shards are kept on a re-run.
 
     Args:
         images: the photographs.
-        side: side in pixels; a little more than the training size, so that crops stay sharp.
+        size: side of the training views; 1.4 times as much is kept, so that crops stay sharp.
         folder: where sets of pixels live; this one is named by its content.
 
     Returns:
         Folder of the shards; skipped images as (id, file, reason).
     """
+    side = round(1.4 * size)
     out = Path(folder) / f"pixels-{side}-{content_key(images.key(), side)}"
     skipped: list[tuple[str, str, str]] = []
     if (out / "ids.txt").exists():
