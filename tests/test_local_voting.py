@@ -242,7 +242,8 @@ def test_whole_maps_find_a_turned_squeezed_framed_copy():
     copy = photo.transpose(Image.Transpose.ROTATE_90).resize((70, 60))
     canvas = Image.new("L", (120, 100), 30)
     canvas.paste(copy, (20, 25))
-    best = whole_maps(np.asarray(canvas), np.asarray(photo), 1)[0]
+    _, best, negative = whole_maps(np.asarray(canvas), np.asarray(photo), 1)[0]
+    assert not negative
     # Turned to the left, the top right corner of the photo is the top left one of the copy.
     placed = best @ np.array([160, 0, 1])
     np.testing.assert_allclose(placed[:2] / placed[2], (20, 25), atol=3)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional as F
+
+from iscutils.edits.stamps import stamp_bank
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -64,7 +65,7 @@ class TensorEdits:
 
     def __init__(self, config: ViewConfig, size: int):
         self.config, self.size = config, size
-        self.stamps = _stamps()  # (K, 4, 64, 64) RGBA in [0, 1]
+        self.stamps = torch.from_numpy(stamp_bank())  # (K, 4, 64, 64) RGBA in [0, 1]
 
     @torch.no_grad()
     def __call__(
@@ -293,41 +294,3 @@ def _through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     blue_first = np.ascontiguousarray(pixels[:, :, ::-1])  # OpenCV's order of channels
     _, data = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1].copy()
-
-
-def _stamps(count: int = 96, side: int = 64) -> torch.Tensor:
-    """Pre-rendered words, faces and shapes with transparent ground, (K, 4, side, side) RGBA."""
-    rng = np.random.default_rng(0)
-    stamps = [np.asarray(_draw_stamp(rng, index, side)) for index in range(count)]
-    return torch.from_numpy(np.stack(stamps)).permute(0, 3, 1, 2).float() / 255
-
-
-def _draw_stamp(rng: np.random.Generator, index: int, side: int) -> Image.Image:
-    picture = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(picture)
-    colour = (*(int(v) for v in rng.integers(0, 256, 3)), 255)
-    box = (4, 4, side - 4, side - 4)
-    kind = index % 3
-    if kind == 0:  # one to four lines of letters
-        letters = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!?&")
-        lines = int(rng.integers(1, 5))
-        font = ImageFont.load_default(size=int(side / lines * 0.8))
-        for line in range(lines):
-            word = "".join(rng.choice(letters, int(rng.integers(3, 9))))
-            draw.text((2, line * side / lines), word, fill=colour, font=font)
-    elif kind == 1:  # a round face
-        draw.ellipse(box, fill=colour)
-        dark = (*(value // 4 for value in colour[:3]), 255)
-        for x in (0.35, 0.65):
-            eye = (side * (x - 0.06), side * 0.3, side * (x + 0.06), side * 0.46)
-            draw.ellipse(eye, fill=dark)
-        smile = (side * 0.25, side * 0.35, side * 0.75, side * 0.8)
-        draw.arc(smile, 20, 160, fill=dark, width=4)
-    else:  # a polygon, or a bar as captions have
-        corners = int(rng.integers(3, 9))
-        turn = float(rng.uniform(0, 360))
-        if rng.random() < 0.3:
-            draw.rectangle((0, side // 3, side, 2 * side // 3), fill=colour)
-        else:
-            draw.regular_polygon((side / 2, side / 2, side / 2 - 4), corners, turn, fill=colour)
-    return picture

@@ -27,6 +27,8 @@ GUIDED_DISTANCE = 14_000.0  # squared L2: looser than a blind match may be, the 
 GUIDED_OCTAVES = 0.8  # of scale, between a point and what the map says
 POINT_MAPS = 2  # maps proposed by points
 WHOLE_MAPS = 2  # maps that lay the whole reference over the query
+MIN_INLIERS = 3  # of a map proposed by points: two matches agree by chance
+MIN_CORRELATION = 0.3  # of the whole pictures, for their map to be measured
 NAMES = (
     "log_guided", "guided_share",
     "mean_0", "significance_0", "strong_0", "whole_0",
@@ -41,9 +43,9 @@ class Evidence:
     """What one map says about a pair.
 
     matrix: (3, 3) reference -> query, continuous pixels of the original pictures. mirrored: it
-    reverses the sense of turning. negative: the query is an inverted copy. guided: matches along
-    the map (rows of points). expected: reference points that have any query point where the map
-    puts them. coverage: part of the query that the reference covers. agreement: mean local
+    reverses the sense of turning. negative: the query is an inverted copy. matches: before
+    geometry; guided: along the map. expected: reference points that have any query point where the
+    map puts them. coverage: part of the query that the reference covers. agreement: mean local
     correlation of the pixels, weighted by texture (-1..1). values: (len(NAMES),), what the verifier
     weighs.
     """
@@ -51,6 +53,7 @@ class Evidence:
     matrix: np.ndarray
     mirrored: bool
     negative: bool
+    matches: Matches
     guided: Matches
     expected: int
     coverage: float
@@ -79,6 +82,11 @@ class _Pair:
         self.frames = _Frame(query, config), _Frame(reference, config)
         self.query_points, self.points = self.frames[0].points, self.frames[1].points
         self.size, self.query_size = self.frames[1].size, self.frames[0].size
+        self.matches = {
+            (mirrored, negative): match_descriptors(query, reference, config, mirrored, negative)
+            for negative in ((False, True) if config.negatives else (False,))
+            for mirrored in (False, True)
+        }
 
     def thumbnail(self, negative: bool) -> np.ndarray:
         return 255 - self.reference.thumbnail if negative else self.reference.thumbnail
@@ -94,10 +102,11 @@ def pair_evidence(
     pair = _Pair(query, reference, config)
     maps = _point_maps(pair)
     to_query, to_reference = (frame.to_thumbnail for frame in pair.frames)
-    for matrix, negative in whole_maps(
+    for correlation, matrix, negative in whole_maps(
         query.thumbnail, reference.thumbnail, WHOLE_MAPS, config.negatives
     ):
-        maps.append((np.linalg.inv(to_query) @ matrix @ to_reference, negative))
+        if correlation >= MIN_CORRELATION:
+            maps.append((np.linalg.inv(to_query) @ matrix @ to_reference, negative))
     found = [_measure(pair, matrix, negative) for matrix, negative in maps]
     return [evidence for evidence in found if evidence is not None]
 
@@ -105,15 +114,13 @@ def pair_evidence(
 def _point_maps(pair: _Pair) -> list[tuple[np.ndarray, bool]]:
     """Maps of shrunk pixels that matched points agree on, best first, and whether negative."""
     found = []
-    for negative in (False, True) if pair.config.negatives else (False,):
-        for mirrored in (False, True):
-            matches = match_descriptors(pair.query, pair.reference, pair.config, mirrored, negative)
-            known = pair.points[matches.reference]
-            if negative:
-                known[:, 3] += 180  # gradients turn round
-            points = pair.query_points[matches.query]
-            poses = propose_poses(points, known, pair.size, mirrored, POINT_MAPS)
-            found += [(pose.count, pose.matrix, negative) for pose in poses]
+    for (mirrored, negative), matches in pair.matches.items():
+        points, known = pair.query_points[matches.query], pair.points[matches.reference]
+        if negative:
+            known[:, 3] += 180  # gradients turn round
+        poses = propose_poses(points, known, pair.size, mirrored, POINT_MAPS)
+        found += [(pose.count, pose.matrix, negative) for pose in poses]
+    found = [item for item in found if item[0] >= MIN_INLIERS]
     found.sort(key=lambda item: -item[0])
     return [(_as_homography(pair, *item[1:]), item[2]) for item in found[:POINT_MAPS]]
 
@@ -186,7 +193,8 @@ def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None
         [np.log1p(len(guided)), share, *values.ravel(), np.sqrt(seen.coverage), seen.visible]
     )
     original = pair.frames[0].to_original @ matrix @ np.linalg.inv(pair.frames[1].to_original)
+    mirrored = pair.is_mirrored(matrix)
     return Evidence(
-        original / original[2, 2], pair.is_mirrored(matrix), negative, guided, expected,
-        seen.coverage, float(values[0, 0]), vector,
+        original / original[2, 2], mirrored, negative, pair.matches[mirrored, negative], guided,
+        expected, seen.coverage, float(values[0, 0]), vector,
     )  # fmt: skip

@@ -81,10 +81,12 @@ def _match_by_evidence(
     """The best map's evidence as a probability; without any map, a score of 0."""
     found = pair_evidence(query, reference, config)
     if not found:
-        none = np.zeros((0, 2))
-        return PairMatch(none, none, np.zeros(0, bool), None, False, 0.0, 0, np.nan)
+        blind = match_descriptors(query, reference, config, False)
+        points = _original_points(query, reference, blind, config)
+        outliers = np.zeros(len(blind), bool)
+        return PairMatch(*points, outliers, None, False, 0.0, len(blind), blind.mean_distance)
     best: Evidence = max(found, key=lambda evidence: log_odds(evidence.values))
-    blind = match_descriptors(query, reference, config, best.mirrored, best.negative)
+    blind = best.matches
     taken = set(best.guided.reference.tolist())
     rejected = np.array([i for i, row in enumerate(blind.reference) if row not in taken], int)
     joined = Matches(

@@ -66,21 +66,24 @@ class Features:
 
     def load(self, i: int) -> ImageFeatures:
         """Features of one picture."""
-        file = _open(str(self.path), os.getpid())
+        sets = self._sets()
         rows = slice(self.offsets[i], self.offsets[i + 1])
         return ImageFeatures(
-            file["keypoints"][rows], file["descriptors"][rows], file["responses"][rows],
+            sets["keypoints"][rows], sets["descriptors"][rows], sets["responses"][rows],
             tuple(self.sizes[i].tolist()), self.thumbnail(i),
         )  # fmt: skip
 
     def all_points(self) -> tuple[np.ndarray, np.ndarray]:
         """Keypoints (M, 4) and responses (M,) of all pictures, in memory."""
-        file = _open(str(self.path), os.getpid())
-        return file["keypoints"][:], file["responses"][:]
+        sets = self._sets()
+        return sets["keypoints"][:], sets["responses"][:]
 
     def descriptors(self, start: int, end: int) -> np.ndarray:
         """Descriptors (end - start, 128) uint8 of a range of points."""
-        return _open(str(self.path), os.getpid())["descriptors"][start:end]
+        return self._sets()["descriptors"][start:end]
+
+    def _sets(self) -> dict[str, h5py.Dataset]:
+        return _open(str(self.path), self.key, os.getpid())
 
     def thumbnail(self, i: int) -> np.ndarray | None:
         """Gray thumbnail (h, w) uint8 of one picture, None when none were stored."""
@@ -88,14 +91,16 @@ class Features:
         if not width:
             return None
         start = int(self.thumbnail_offsets[i])
-        file = _open(str(self.path), os.getpid())
-        return file["thumbnails"][start : start + width * height].reshape(height, width)
+        thumbnails = self._sets()["thumbnails"]
+        return thumbnails[start : start + width * height].reshape(height, width)
 
 
 @lru_cache(maxsize=8)
-def _open(path: str, process: int) -> h5py.File:
-    # The process id keeps forked workers from sharing one open file.
-    return h5py.File(path, "r")
+def _open(path: str, key: str, process: int) -> dict[str, h5py.Dataset]:
+    # Looking a data set up takes as long as reading a picture's rows. The key tells a file from
+    # its successor of the same name, the process id keeps forked workers from sharing one.
+    file = h5py.File(path, "r")
+    return {name: file[name] for name in _ROWS}
 
 
 def extract_features(

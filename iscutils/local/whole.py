@@ -87,11 +87,11 @@ def whole_map(
 
 def whole_maps(
     query: np.ndarray, reference: np.ndarray, count: int = 2, negatives: bool = True
-) -> list[tuple[np.ndarray, bool]]:
+) -> list[tuple[float, np.ndarray, bool]]:
     """The `count` best of the maps that lay the whole reference over the query or its inner box.
 
-    Thumbnails (h, w) uint8. Returns (map, negative), best correlation first: maps (3, 3) in
-    continuous thumbnail pixels, and whether the query is the negative of the reference.
+    Thumbnails (h, w) uint8. Returns (correlation, map, negative), best first: maps (3, 3) in
+    continuous thumbnail pixels; the query may be the negative of the reference.
     """
     versions = turned(signature(reference)).reshape(len(TURNS), -1)
     found = []
@@ -101,7 +101,7 @@ def whole_maps(
             matrix = whole_map(turn, reference.shape[::-1], box)
             found.append((abs(score) if negatives else score, matrix, negative))
     found.sort(key=lambda item: -item[0])
-    return [(matrix, negative) for _, matrix, negative in found[:count]]
+    return found[:count]
 
 
 def whole_candidates(
