@@ -1,6 +1,6 @@
 """Fit the weights of local verification on training photographs, and print them for verifier.py.
 
-    python benchmarks/fit_verifier.py PHOTOS OUT [--queries 1000] [--seed 0]
+    python benchmarks/fit_verifier.py PHOTOS OUT [--queries 2000] [--seed 0]
 
 PHOTOS is a folder of at least 100 photographs that are in no benchmark (the published weights:
 4,197 photographs of Caltech-101), OUT a folder for the synthesised queries and features.
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos")
     parser.add_argument("out")
-    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--queries", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     options = parser.parse_args()

@@ -274,7 +274,7 @@ def test_training_pairs_of_a_set(folder, tmp_path):
         values, labels = training_pairs(tmp_path / "set", CONFIG, executor)
     assert labels.sum() == 3
     assert values.shape == (len(labels), 4, len(NAMES))
-    agreement = np.nanmax(values[..., NAMES.index("mean_0")], axis=1)
+    agreement = np.nan_to_num(values[..., NAMES.index("mean_0")], nan=-1).max(axis=1)
     assert agreement[labels].min() > 0.5 > np.median(agreement[~labels])
 
 

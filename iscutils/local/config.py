@@ -28,7 +28,7 @@ class LocalConfig:
     edge_threshold: float = 10.0  # ratio of principal curvatures
     upsample: bool = False  # keep the points of the doubled picture, too
     stretch: bool = True  # stretch gray levels to the full range before detection
-    max_points: int = 0  # strongest points kept per picture, 0 = all
+    max_points: int = 3000  # strongest points kept per picture, 0 = all; few have more than 1000
     thumbnail: int = 192  # px, long side of the gray thumbnail stored beside the points, 0 = none
     # Voting.
     mirror_search: bool = True  # search the mirrored query points as well
@@ -74,6 +74,7 @@ class LocalConfig:
 
 PUBLISHED = {
     "stretch": False,
+    "max_points": 0,
     "thumbnail": 0,
     "mirror_search": False,
     "vote_points": 0,
