@@ -31,9 +31,16 @@ notebooks: $(READY)
 	@$(BIN)/python -m iscutils run demo
 	@$(BIN)/python -m iscutils save-outputs demo
 
+# A folder in ISC layout; without it only the benchmarks that need no data run.
+BENCH_DATA ?= ../shared/bench
+
 bench: $(READY)
-	@set -e; for script in $(wildcard benchmarks/*.py); do \
-		echo "== $$script"; $(BIN)/python $$script; done
+	@$(BIN)/python benchmarks/evaluation_speed.py
+	@$(BIN)/python benchmarks/training_speed.py
+	@if [ -d $(BENCH_DATA) ]; then \
+		$(BIN)/python benchmarks/baselines.py $(BENCH_DATA); \
+		$(BIN)/python benchmarks/local_matching.py $(BENCH_DATA) runs/local_matching; \
+	else echo 'no $(BENCH_DATA): say make bench BENCH_DATA=FOLDER for the benchmarks on images'; fi
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -27,8 +27,6 @@ GUIDED_DISTANCE = 14_000.0  # squared L2: looser than a blind match may be, the 
 GUIDED_OCTAVES = 0.8  # of scale, between a point and what the map says
 POINT_MAPS = 2  # maps proposed by points
 WHOLE_MAPS = 2  # maps that lay the whole reference over the query
-MIN_INLIERS = 3  # of a map proposed by points: two matches agree by chance
-MIN_CORRELATION = 0.3  # of the whole pictures, for their map to be measured
 NAMES = (
     "log_guided", "guided_share",
     "mean_0", "significance_0", "strong_0", "whole_0",
@@ -102,11 +100,10 @@ def pair_evidence(
     pair = _Pair(query, reference, config)
     maps = _point_maps(pair)
     to_query, to_reference = (frame.to_thumbnail for frame in pair.frames)
-    for correlation, matrix, negative in whole_maps(
+    for _, matrix, negative in whole_maps(
         query.thumbnail, reference.thumbnail, WHOLE_MAPS, config.negatives
     ):
-        if correlation >= MIN_CORRELATION:
-            maps.append((np.linalg.inv(to_query) @ matrix @ to_reference, negative))
+        maps.append((np.linalg.inv(to_query) @ matrix @ to_reference, negative))
     found = [_measure(pair, matrix, negative) for matrix, negative in maps]
     return [evidence for evidence in found if evidence is not None]
 
@@ -120,7 +117,6 @@ def _point_maps(pair: _Pair) -> list[tuple[np.ndarray, bool]]:
             known[:, 3] += 180  # gradients turn round
         poses = propose_poses(points, known, pair.size, mirrored, POINT_MAPS)
         found += [(pose.count, pose.matrix, negative) for pose in poses]
-    found = [item for item in found if item[0] >= MIN_INLIERS]
     found.sort(key=lambda item: -item[0])
     return [(_as_homography(pair, *item[1:]), item[2]) for item in found[:POINT_MAPS]]
 
