@@ -46,7 +46,7 @@ class Probe:
         )
 
     def __call__(self, model: Descriptor) -> dict[str, float]:
-        """{uap, recall_at_1} of a network in eval mode."""
+        """{uap, recall_at_1, loss} of a network in eval mode; the loss is InfoNCE."""
         similarity = self.similarity(model)
         queries, references = np.unravel_index(np.arange(similarity.size), similarity.shape)
         names = self.truth.query_id.to_numpy()
@@ -58,7 +58,14 @@ class Probe:
             }
         )
         metrics = evaluate(found, self.truth)
-        return {"uap": metrics.uap, "recall_at_1": metrics.recall_at_1}
+        loss = self._loss(similarity)
+        return {"uap": metrics.uap, "recall_at_1": metrics.recall_at_1, "loss": loss}
+
+    @staticmethod
+    def _loss(similarity: np.ndarray, temperature: float = 0.1) -> float:
+        """Mean over the queries with an original of -log softmax of its similarity."""
+        logits = torch.from_numpy(similarity[: similarity.shape[1]]) / temperature
+        return float(torch.nn.functional.cross_entropy(logits, torch.arange(len(logits))))
 
     def similarity(self, model: Descriptor) -> np.ndarray:
         """Similarity of every query with every reference, (queries, references)."""

@@ -158,6 +158,10 @@ def test_ransac_finds_the_map_among_outliers(model):
 def test_ransac_of_few_or_equal_points():
     points = np.random.default_rng(0).uniform(0, 9, (3, 2))
     assert ransac(points, points, "affine") is None
+    four = np.array([[0, 0], [90, 5], [80, 70], [3, 60.0]])
+    for model in TRUE_MAPS:
+        target = project(np.array(TRUE_MAPS[model]), four)
+        assert ransac(four, target, model, iterations=50).count == 4
     equal = np.ones((6, 2))
     assert ransac(equal, equal, "homography") is None
 

@@ -274,7 +274,16 @@ def test_a_perfect_network_has_a_perfect_probe(pixels):
             centred = images.flatten(1) - images.flatten(1).mean(1, keepdim=True)
             return torch.nn.functional.normalize(centred, dim=1)
 
-    assert probe(Raw())["uap"] > 0.999
+    measured = probe(Raw())
+    assert measured["uap"] > 0.999
+    similarity = probe.similarity(Raw()) / 0.1
+    terms = [
+        np.log(np.exp(similarity[i] - similarity[i].max()).sum())
+        + similarity[i].max()
+        - similarity[i, i]
+        for i in range(24)
+    ]
+    assert measured["loss"] == pytest.approx(np.mean(terms), rel=1e-4)
     assert probe.truth.reference_id.ne("").sum() == 24
 
 

@@ -104,11 +104,13 @@ def compare_similarities(
 
 
 def training_curves(history: pd.DataFrame, probes: pd.DataFrame, random_uap: float) -> np.ndarray:
-    """Losses over the steps beside the µAP of the probe; returns the two axes."""
+    """Losses, of training and on held-out images, beside the µAP of the probe; the two axes."""
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
     for part in ("info_nce", "koleo"):
         shown = history[["step", part]].rename(columns={part: "loss"})
         plots.loss_curve(shown, label=part, ax=left)
+    left.plot(probes.step, probes.loss, "o-", color="tab:green", ms=3, label="held-out info_nce")
+    left.set_title("")
     left.legend(fontsize=8)
     _probe_curve(probes, "network", right)
     right.axhline(probes.uap.iloc[0], color="tab:gray", ls=":", lw=1, label="before training")

@@ -97,7 +97,7 @@ def ransac(
     if len(source) < 4:
         return None
     rng = np.random.default_rng(seed)
-    order = rng.random((iterations, len(source))).argpartition(MODELS[model], axis=1)
+    order = rng.random((iterations, len(source))).argpartition(MODELS[model] - 1, axis=1)
     chosen = order[:, : MODELS[model]]  # (iterations, points)
     to_unit, from_unit = _to_unit(source), np.linalg.inv(_to_unit(target))
     unit_source, unit_target = project(to_unit, source), project(_to_unit(target), target)

@@ -10,24 +10,24 @@ import numpy as np
 
 from iscutils.local.evidence import NAMES
 
-BIAS = -8.5301
+BIAS = -7.3127
 WEIGHTS = {
-    "log_guided": 1.0620,
-    "guided_share": -2.7172,
-    "mean_0": 7.1588,
-    "significance_0": 0.6364,
-    "strong_0": 3.6059,
-    "whole_0": -5.7304,
-    "mean_1": 2.3868,
-    "significance_1": -0.4412,
-    "strong_1": 0.6310,
-    "whole_1": -1.5045,
-    "mean_2": 2.7584,
-    "significance_2": -0.9411,
-    "strong_2": -3.6255,
-    "whole_2": 3.5233,
-    "coverage": 0.7457,
-    "visible": 2.1297,
+    "log_guided": 0.9112,
+    "guided_share": -1.8886,
+    "mean_0": 6.1612,
+    "significance_0": 0.6598,
+    "strong_0": 3.9368,
+    "whole_0": -5.9860,
+    "mean_1": 2.2187,
+    "significance_1": -0.3713,
+    "strong_1": 0.5695,
+    "whole_1": -1.4184,
+    "mean_2": 3.4810,
+    "significance_2": -0.8743,
+    "strong_2": -4.4779,
+    "whole_2": 3.6847,
+    "coverage": 0.0016,
+    "visible": 1.4517,
 }
 _WEIGHTS = np.array([WEIGHTS[name] for name in NAMES])
 
