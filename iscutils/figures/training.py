@@ -23,11 +23,11 @@ def _batch(pixels: Pixels, count: int) -> torch.Tensor:
 
 
 def _views(pixels: Pixels, config: TrainConfig, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """First and second full-strength views of the first images, both (count, 3, S, S)."""
+    """First and second views of the first images at full training strength, (count, 3, S, S)."""
     images, generator = _batch(pixels, count), torch.Generator().manual_seed(config.seed)
     first = TensorEdits(MILD if config.mild_first else config.views, config.size)
     second = TensorEdits(config.views, config.size)
-    return first(images, generator), second(images, generator)
+    return first(images, generator, config.strength), second(images, generator, config.strength)
 
 
 def to_image(view: torch.Tensor) -> np.ndarray:
