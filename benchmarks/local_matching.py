@@ -33,14 +33,14 @@ VARIANTS = {
     "imgfp": local_config("imgfp"),
     "imgfp + mirrored": local_config("imgfp", **MIRRORED),
     "imgfp + top 1 of 4 votes": local_config("imgfp", **TOP),
-    "imgfp + top 1 of 4 votes, affine": local_config(
+    "imgfp + top 1 of 4 votes + affine": local_config(
         "imgfp", **TOP, geometry="affine", tie_break=True
     ),
-    "kit votes, count": local_config(
+    "kit votes + count": local_config(
         geometry="none", both_directions=False, negatives=False, whole_candidates=0
     ),
-    "kit votes, affine": local_config(geometry="affine", negatives=False, whole_candidates=0),
-    "kit votes, evidence": local_config(whole_candidates=0),
+    "kit votes + affine": local_config(geometry="affine", negatives=False, whole_candidates=0),
+    "kit votes + evidence": local_config(whole_candidates=0),
     "verified": local_config(),
 }
 

@@ -34,11 +34,11 @@ class LocalConfig:
     mirror_search: bool = True  # search the mirrored query points as well
     vote_points: int = 300  # strongest points per picture that vote or are voted for, 0 = all
     vote_rule: str = "top"  # "accept": the published rule; "top": the next two numbers
-    max_candidates: int = 5  # references per half (plain, mirrored)
+    max_candidates: int = 3  # references per half (plain, mirrored)
     min_votes: int = 2
     consistent_votes: bool = True  # count only votes that agree on rotation and scale
     max_mean_distance: float = 8000.0  # of rule "accept", squared L2 of RootSIFT integers
-    whole_candidates: int = 5  # references per query by whole-picture comparison, 0 = off
+    whole_candidates: int = 3  # references per query by whole-picture comparison, 0 = off
     other_candidates: int = 10  # references per query taken from a global descriptor
     # Pair score.
     ratio: float = 1.8  # a match is kept if ratio * best < second, on squared distances

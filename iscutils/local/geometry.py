@@ -14,7 +14,7 @@ MODELS = {"similarity": 2, "affine": 3, "homography": 4}  # points that determin
 SCALES = (0.08, 12.0)  # smallest and largest stretch of a plausible map
 SHEAR = 4.0  # largest ratio of the two stretches
 PROPOSALS = 400  # matches that propose a pose
-REFINED = 12  # proposals that are refined
+REFINED = 8  # proposals that are refined
 ROUNDS = (14.0, 9.0, 6.0, 5.0)  # px, tolerances of the refinement
 
 
