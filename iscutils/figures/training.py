@@ -111,7 +111,7 @@ def training_curves(history: pd.DataFrame, probes: pd.DataFrame, random_uap: flo
         plots.loss_curve(shown, label=part, ax=left)
     left.plot(probes.step, probes.loss, "o-", color="tab:green", ms=3, label="held-out info_nce")
     left.set_title("")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     _probe_curve(probes, "network", right)
     right.axhline(probes.uap.iloc[0], color="tab:gray", ls=":", lw=1, label="before training")
     right.axhline(random_uap, color="tab:red", ls=":", lw=1, label="random order")
