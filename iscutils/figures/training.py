@@ -92,7 +92,7 @@ def compare_similarities(
 ) -> np.ndarray:
     """Similarities in the eyes of teacher and student, and their difference; returns the axes."""
     first, second = (_photo_similarity(model, pixels, count) for model in (teacher, student))
-    _, axes = plt.subplots(1, 3, figsize=(10, 3))
+    _, axes = plt.subplots(1, 3, figsize=(10, 2.8), layout="constrained")
     off = ~np.eye(count, dtype=bool)
     agreement = np.corrcoef(first[off], second[off])[0, 1]
     shown = ((first, "teacher"), (second, "student"), (second - first, "student - teacher"))
@@ -131,6 +131,8 @@ def distillation_curves(
     for label, probes in curves.items():
         _probe_curve(probes, label, right)
     right.axhline(teacher_uap, color="tab:gray", ls=":", lw=1, label="teacher")
+    highest = max(teacher_uap, *(probes.uap.max() for probes in curves.values()))
+    right.set_ylim(0, 1.1 * highest)
     right.legend(fontsize=8)
     plt.gcf().tight_layout()
     return np.array([left, right])
