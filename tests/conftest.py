@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-# A runs folder of this session's own, inherited by the kernels: nothing that an earlier run left
+# A runs folder of this test run's own, inherited by the kernels: nothing that an earlier run left
 # can make a notebook pass. It ends in `runs`, which tests/nbval.cfg knows.
 _SCRATCH = Path(tempfile.mkdtemp(prefix="iscutils-test-"))
 os.environ["ISCUTILS_RUNS"] = str(_SCRATCH / "runs")
