@@ -173,6 +173,10 @@ class _Progress(L.Callback):
     def on_train_end(self, trainer: L.Trainer, method: Method) -> None:
         self.bar.close()
 
+    def on_exception(self, trainer: L.Trainer, method: Method, error: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
 
 class _KeepLast(Checkpoint):
     """One checkpoint, written whole after every epoch; Lightning calls this callback last."""
