@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from iscutils.artifacts import KitError
-from iscutils.edits.tensor import TensorEdits, ViewConfig
+from iscutils.edits.recipes import Recipe
+from iscutils.edits.tensor import TensorEdits
 from iscutils.evaluation import evaluate
 from iscutils.models import Descriptor
 from iscutils.training import Pixels, to_views
@@ -24,15 +25,16 @@ class Probe:
         pixels: held-out images, at least 20, none of them trained on.
         size: side of the network's input in pixels.
         seed: of the edits.
+        recipe: of the edits.
     """
 
-    def __init__(self, pixels: Pixels, size: int, seed: int = 0, views: ViewConfig | None = None):
+    def __init__(self, pixels: Pixels, size: int, seed: int = 0, recipe: Recipe | str = "training"):
         if len(pixels) < 20:
             raise KitError(f"{len(pixels)} held-out images are too few for a probe: hold out 20")
         images = to_views(pixels.__getitems__(list(range(len(pixels))))[0])
         generator = torch.Generator().manual_seed(seed)
         self.ids = pixels.ids
-        self.queries = TensorEdits(views or ViewConfig(), size)(images, generator)
+        self.queries = TensorEdits(recipe, size)(images, generator)
         half = len(pixels) // 2
         shrunk = torch.nn.functional.interpolate(
             images[:half], (size, size), mode="bilinear", antialias=True

@@ -6,13 +6,16 @@ import os
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from iscutils import edits
 from iscutils.artifacts import KitError
-from iscutils.edits import check
-from iscutils.edits.recipes import parse_recipe
+from iscutils.edits import check, sets
+from iscutils.edits.queryset import encode_query
+from iscutils.edits.recipe_files import parse_recipe
+from iscutils.edits.repeating import repeat_edits
 from iscutils.edits.sources import find_twins, load_some, split_photographs
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
@@ -143,9 +146,9 @@ def test_killed_synthesis_resumes(photos, tmp_path, monkeypatch):
 
 def test_finished_set_is_left_alone_and_other_parameters_make_it_anew(photos, tmp_path):
     out = synthesise(photos, tmp_path / "set")
-    stamp = (out / "manifest.csv").stat().st_mtime_ns
+    stamp = (out / "manifest.parquet").stat().st_mtime_ns
     assert synthesise(photos, out) == out
-    assert (out / "manifest.csv").stat().st_mtime_ns == stamp
+    assert (out / "manifest.parquet").stat().st_mtime_ns == stamp
     synthesise(photos, out, positives=2, negatives=0)
     assert content(out) == content(synthesise(photos, tmp_path / "fresh", positives=2, negatives=0))
     foreign = tmp_path / "foreign"
@@ -159,9 +162,10 @@ def test_finished_set_is_left_alone_and_other_parameters_make_it_anew(photos, tm
 def test_manifest_makes_the_query_again(photos, tmp_path):
     folder = synthesise(photos, tmp_path / "set")
     for row in edits.read_manifest(folder).itertuples():
-        edited = edits.repeat_query(folder, row.query_id, *photos)
+        edited = repeat_edits(folder, row.query_id, *photos)
         file = folder / "queries" / f"{row.query_id}.jpg"
-        assert edits.encode_query(edited.image) == file.read_bytes()
+        assert encode_query(edited.image) == file.read_bytes()
+        assert edits.repeat_picture(folder, row.query_id, *photos) == file.read_bytes()
         np.testing.assert_array_equal(edited.homography, row.homography)
         np.testing.assert_allclose(edited.polygon, row.polygon, atol=0.01)
         assert edited.visible == pytest.approx(row.visible, abs=1e-6)
@@ -170,7 +174,7 @@ def test_manifest_makes_the_query_again(photos, tmp_path):
     other.write_bytes(other.read_bytes()[:-2])
     assert edits.count_repeated(folder, *photos, limit=4) == (3, 4)
     with pytest.raises(KitError, match="Q99999"):
-        edits.repeat_query(folder, "Q99999", *photos)
+        repeat_edits(folder, "Q99999", *photos)
 
 
 def test_large_sources_are_shrunk_and_the_homography_knows(tmp_path):
@@ -247,6 +251,33 @@ def test_recipe_that_hides_everything_is_named(photos, tmp_path):
         synthesise(photos, tmp_path / "set", recipe=recipe)
 
 
+def test_refused_draws_end_in_the_fallback(photos, tmp_path):
+    content = {
+        "operations": {"crop": {"area": 0.02, "ratio": 1.0}},
+        "fallback": {"operations": {"hflip": {}}},
+    }
+    recipe = parse_recipe("tiny", content)
+    folder = synthesise(photos, tmp_path / "set", recipe=recipe)
+    assert all(ops == [["hflip", {}]] for ops in edits.read_manifest(folder)["operations"])
+    # Pictures without contrast are refused too, unless the photograph itself is to blame.
+    gray = {"operations": {"jitter": {"contrast": 0.05}, "vflip": {}}, "min_contrast": 8.0}
+    folder = synthesise(photos, tmp_path / "flat", recipe=parse_recipe("gray", gray))
+    assert all(ops == [["vflip", {}]] for ops in edits.read_manifest(folder)["operations"])
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "r" / "R000.jpg")
+    black = open_folder(tmp_path / "r").subset([0])
+    folder = synthesise((black, photos[1]), tmp_path / "black", positives=1, negatives=0,
+                        recipe=parse_recipe("gray", gray))  # fmt: skip
+    assert len(edits.read_manifest(folder)) == 1
+
+
+def test_another_kind_of_set_is_not_overwritten(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set")
+    before = content(folder)
+    with open_executor("serial") as executor, pytest.raises(KitError, match="holds a synthesised"):
+        sets.synthesise(photos[0], RECIPE, 1, folder, executor=executor)
+    assert content(folder) == before
+
+
 def test_odd_pictures_are_safe(tmp_path):
     references = tmp_path / "r"
     references.mkdir()
@@ -279,12 +310,29 @@ def test_measured_geometry_sees_a_wrong_record(monkeypatch):
     assert np.median(check.measure_geometry(operations)) > 6
 
 
-def test_manifest_is_plain_json(photos, tmp_path):
-    folder = synthesise(photos, tmp_path / "set", positives=1, negatives=0)
-    row = rows(folder / "manifest.csv")[0]
-    assert json.loads(row["seed"]) == [3, 0]
-    for name, values in json.loads(row["operations"]):
-        assert set(values) == set(edits.REGISTRY[name].parameters)
+def test_manifest_says_what_the_records_say(photos, tmp_path):
+    folder = synthesise(photos, tmp_path / "set", positives=4, negatives=4)
+    table = pd.read_parquet(folder / "manifest.parquet")
+    assert list(table["query_id"]) == [f"Q{i:05d}" for i in range(8)]
+    manifest = edits.read_manifest(folder)
+    for (_, raw), row in zip(table.iterrows(), manifest.itertuples(), strict=True):
+        assert row.seed == list(raw["seed"]) == [3, int(row.query_id[1:])]
+        assert json.loads(raw["operations"]) == row.operations
+        for name, values in row.operations:
+            assert set(values) == set(edits.REGISTRY[name].parameters)
+        assert set(row.donors) <= set(photos[1].ids)
+        needs = any(edits.REGISTRY[name].donors for name, _ in row.operations)
+        assert bool(row.donors) == needs
+        with Image.open(folder / "queries" / f"{row.query_id}.jpg") as picture:
+            assert picture.size == (row.width, row.height)
+        for kind, x0, y0, x1, y1 in row.boxes:
+            assert kind in ("original", "photo", "sticker")
+            assert 0 <= x0 < x1 <= row.width
+            assert 0 <= y0 < y1 <= row.height
+    with pytest.raises(KitError, match="no column 'colour'; it has query_id"):
+        edits.read_manifest(folder, columns=["colour"])
+    with pytest.raises(KitError, match="give the folder of a set"):
+        edits.read_manifest(tmp_path)
 
 
 def split(images, **arguments):
@@ -347,11 +395,15 @@ def test_examples_pass_over_unreadable_files(photos, tmp_path):
 def test_figures_show_every_picture_and_outline(photos, tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     from iscutils.datasets import Benchmark
-    from iscutils.edits import gallery
+    from iscutils.edits import examples, gallery
 
     photo, donors = photos[0].load(0), [photos[1].load(0)]
     names = ["crop", "gray", "paste"]
-    pictures = gallery.apply_each(photo, donors, 0, names) | {"plain": photo}
+    graded = examples.apply_graded(photo, donors, names)
+    ax = gallery.strength_grid(graded)
+    assert (len(ax.images), len(ax.patches)) == (9, 9)
+    assert [text.get_text() for text in ax.texts] == names  # one title for three strengths
+    pictures = {name: graded[name] for name in names} | {"plain": photo}
     ax = gallery.picture_grid(pictures, columns=3)
     assert len(ax.images) == 4
     assert len(ax.patches) == 3  # an outline for each record, none for the plain picture
@@ -369,12 +421,20 @@ def test_figures_show_every_picture_and_outline(photos, tmp_path):
     unknown = Benchmark("set", queries, photos[0], photos[1], None, {})
     assert len(gallery.query_grid(unknown, queries.ids[:2]).images) == 2
 
-    counts = gallery.count_edits(["crop+text", "", "crop"])
+    drawn = examples.apply_recipes([photo] * 3, donors, ["d2lv/basic", "sscd/simclr"], seed=0)
+    assert len(gallery.recipe_grid(drawn).images) == 6
+    visible = examples.visible_by_recipe(drawn)
+    assert visible.recipe.tolist() == ["d2lv/basic"] * 3 + ["sscd/simclr"] * 3
+    assert len(gallery.visible_boxes(visible).get_yticklabels()) == 2
+    boxed = {"a": edits.apply(photo, [edits.grade_operation("photo_overlay", 0.5)], donors)}
+    assert len(gallery.picture_grid(boxed, boxes=True).patches) == 1
+
+    counts = examples.count_edits(["crop+text", "", "crop"])
     assert counts.to_dict() == {"crop": 2, "text": 1}
     assert [bar.get_height() for bar in gallery.edit_frequencies(counts).patches] == [2, 1]
-    assert gallery.edit_frequencies(gallery.count_edits([])).texts
+    assert gallery.edit_frequencies(examples.count_edits([])).texts
     heights = [bar.get_height() for bar in gallery.visible_histogram(manifest).patches]
     assert sum(heights) == 6
-    batch = gallery.to_batch([photo, photo], 8)
+    batch = examples.to_batch([photo, photo], 8)
     assert batch.shape == (2, 3, 8, 8)
     assert gallery.view_grid([batch, 1 - batch]).images[0].get_array().shape == (16, 16, 3)

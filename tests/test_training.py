@@ -13,7 +13,8 @@ from iscutils.artifacts import KitError
 from iscutils.descriptors.extract import describe, extract, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
 from iscutils.descriptors.store import read_descriptors
-from iscutils.edits.tensor import MILD, TensorEdits, ViewConfig
+from iscutils.edits.recipe_files import parse_recipe
+from iscutils.edits.views import EditedViews
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
 from iscutils.models import Descriptor, DescriptorConfig, state_key
@@ -50,63 +51,6 @@ def config(**changes) -> training.TrainConfig:
 def sscd(settings, pixels, seed=0):
     model = Descriptor(SMALL, seed=seed)
     return training.SSCD(model, settings, training.steps_of(pixels, settings))
-
-
-# --- tensor edits
-
-
-def test_views_repeat_with_the_generator_and_differ_without(pixels):
-    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
-    edits = TensorEdits(ViewConfig(), 32)
-    first, second, other = (
-        edits(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
-    )
-    assert first.shape == (8, 3, 32, 32)
-    assert torch.equal(first, second)
-    assert not torch.equal(first, other)
-    assert first.min() >= 0
-    assert first.max() <= 1
-
-
-def test_strength_zero_with_no_probabilities_is_a_resize():
-    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
-    still = ViewConfig(**{**nothing, "min_area": 1.0, "aspect": 1.0})
-    images = torch.rand(4, 3, 32, 32)
-    views = TensorEdits(still, 32)(images, torch.Generator().manual_seed(0), 0.0)
-    assert torch.allclose(views, images, atol=1e-5)
-
-
-def test_a_flip_is_a_flip():
-    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
-    flip = ViewConfig(**{**nothing, "min_area": 1.0, "aspect": 1.0, "hflip": 1.0})
-    images = torch.rand(4, 3, 32, 32)
-    views = TensorEdits(flip, 32)(images, torch.Generator().manual_seed(0), 0.0)
-    assert torch.allclose(views, images.flip(3), atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    ["invert", "solarise", "channels", "blur", "pixelate", "noise", "jpeg", "gray", "stamp",
-     "overlay", "blend", "jitter", "perspective", "rotate", "quarter_turn", "vflip"],
-)  # fmt: skip
-def test_every_edit_changes_pictures_and_keeps_their_range(edit, pixels):
-    nothing = {name: 0.0 for name in ViewConfig.__dataclass_fields__}
-    base = {**nothing, "min_area": 1.0, "aspect": 1.0, "max_angle": 45.0}
-    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
-    plain, edited = (
-        TensorEdits(ViewConfig(**{**base, edit: p}), 40)(images, torch.Generator().manual_seed(0))
-        for p in (0.0, 1.0)
-    )
-    assert (edited - plain).abs().mean() > 1e-3
-    assert edited.min() >= 0
-    assert edited.max() <= 1
-
-
-def test_gray_views_have_equal_channels(pixels):
-    images = training.to_views(pixels.__getitems__(list(range(8)))[0])
-    gray = ViewConfig(**{**MILD.__dict__, "gray": 1.0, "jpeg": 0.0, "noise": 0.0, "jitter": 0.0})
-    views = TensorEdits(gray, 32)(images, torch.Generator().manual_seed(0))
-    assert torch.allclose(views[:, 0], views[:, 1], atol=1e-4)
 
 
 # --- pixels and order
@@ -210,6 +154,84 @@ def test_a_killed_training_ends_as_an_unbroken_one(pixels, tmp_path):
     pd.testing.assert_frame_equal(*histories)
 
 
+def test_a_killed_training_on_files_ends_as_an_unbroken_one(photos, tmp_path):
+    calls = []
+
+    def dying(_model):
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise Killed
+        return {"uap": 0.0}
+
+    settings = config(epochs=2, path="images")
+    data = training.open_views(photos, settings)  # one of its files is broken
+    unbroken = training.fit(sscd(settings, data), data, tmp_path / "a", "m", "cpu")
+    with pytest.raises(Killed):
+        training.fit(sscd(settings, data), data, tmp_path / "b", "m", "cpu", dying)
+    resumed = training.fit(sscd(settings, data), data, tmp_path / "b", "m", "cpu", dying)
+    weights = [(path / "model.safetensors").read_bytes() for path in (unbroken, resumed)]
+    assert weights[0] == weights[1]
+    histories = [training.read_history(path) for path in (unbroken, resumed)]
+    pd.testing.assert_frame_equal(*histories)
+
+
+def test_every_method_takes_finished_views(photos):
+    settings = config(path="images")
+    views, ids = zip(*(training.open_views(photos, settings)[i] for i in range(8)), strict=True)
+    images = training.to_views(torch.stack(views))
+    assert images.shape == (8, 2, 3, 32, 32)
+    plain = Descriptor(DescriptorConfig(backbone=SMALL.backbone, dim=0, size=32))
+    shape = DescriptorConfig(backbone=SMALL.backbone, dim=8, size=32, hidden=16)
+    methods = (
+        training.SSCD(Descriptor(SMALL), settings, 10),
+        training.Barlow(plain, settings, 10, width=16),
+        training.Distillation(Descriptor(shape), settings, 10, teacher=Descriptor(SMALL), queue=16),
+    )
+    for method in methods:
+        assert torch.equal(method.two_views(images)[1], images[:, 1])
+        assert torch.isfinite(method.loss(images, torch.tensor(ids))["loss"])
+
+
+def test_paths_and_data_must_fit_together(photos, pixels, tmp_path):
+    with pytest.raises(KitError, match="choose tensor or images"):
+        sscd(config(path="files"), pixels)
+    settings = config(path="images")
+    with pytest.raises(KitError, match="open_views"):
+        training.fit(sscd(settings, pixels), pixels, tmp_path, "m", "cpu")
+    with pytest.raises(KitError, match="Pixels"):
+        data = training.open_views(photos, settings)
+        training.fit(sscd(config(), data), data, tmp_path, "m", "cpu")
+
+
+def test_the_strength_of_files_rises_by_epochs(photos):
+    data = training.open_views(photos, config(epochs=4, ramp=0.5, strength=0.8))
+    assert isinstance(data, EditedViews)
+    assert data.strengths == pytest.approx([0.24, 0.52, 0.8, 0.8])
+
+
+def test_a_recipe_with_mix_gives_some_rows_two_sources(pixels, tmp_path, monkeypatch):
+    file, seen = tmp_path / "mixed.yaml", []
+    text = "draw: each\noperations:\n  hflip:\nmix: {probability: 0.5, alpha: 2.0}\n"
+    file.write_text(text, encoding="utf-8")
+    given = training.sscd.global_pairs
+
+    def watched(rows, sources):
+        seen.append(sources)
+        return given(rows, sources)
+
+    monkeypatch.setattr(training.sscd, "global_pairs", watched)
+    images, ids = pixels.__getitems__(list(range(16)))
+    method = sscd(config(recipe=str(file)), pixels)
+    losses = [method.loss(training.to_views(images), ids)["loss"].detach() for _ in range(2)]
+    assert torch.equal(*losses)  # the same step mixes the same rows
+    two = (seen[0][:, 0] != seen[0][:, 1]).float().mean()
+    assert 0.2 < two < 0.8
+    assert torch.equal(seen[0][:, 0], torch.cat([ids, ids]))
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(text.splitlines()[0] + "\noperations:\n  hflip:\n", encoding="utf-8")
+    assert sscd(config(recipe=str(plain)), pixels).key() != method.key()
+
+
 def test_distillation_keeps_the_teacher_and_resumes_its_queue(pixels, tmp_path):
     teacher = Descriptor(SMALL, seed=7)
     before = state_key(teacher)
@@ -248,11 +270,11 @@ def test_relational_loss_reaches_the_trunk_but_not_the_compact_layer(pixels):
 
 
 def test_barlow_twins_trains_the_backbone(pixels, tmp_path):
-    settings = config(epochs=3, mild_first=False, strength=0.3, rate=3e-3)
+    settings = config(epochs=8, batch_size=24, mild_first=False, strength=0.0, rate=3e-3)
     model = Descriptor(DescriptorConfig(backbone=SMALL.backbone, dim=0, size=32))
     method = training.Barlow(model, settings, training.steps_of(pixels, settings), width=32)
     history = training.read_history(training.fit(method, pixels, tmp_path, "p", "cpu"))
-    assert history.loss.tail(4).mean() < history.loss.head(4).mean()
+    assert history.loss.tail(4).mean() < 0.8 * history.loss.head(4).mean()
 
 
 def test_too_large_a_batch_is_refused(pixels):
@@ -264,8 +286,8 @@ def test_too_large_a_batch_is_refused(pixels):
 
 
 def test_a_perfect_network_has_a_perfect_probe(pixels):
-    probe = Probe(pixels, 32, views=ViewConfig(**{**MILD.__dict__, "jitter": 0.0, "min_area": 1.0,
-                  "aspect": 1.0, "blur": 0.0, "noise": 0.0, "jpeg": 0.0}))  # fmt: skip
+    unedited = {"draw": "each", "operations": {"hflip": {"probability": 0.0}}}
+    probe = Probe(pixels, 32, recipe=parse_recipe("unedited", unedited))
 
     class Raw(torch.nn.Module):
         mean = torch.zeros(1)

@@ -1,8 +1,10 @@
-"""Emoji pictures and fonts that come with AugLy, found as files: importing AugLy takes seconds."""
+"""Emoji, fonts and screens that come with AugLy, found as files: importing AugLy takes seconds."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -56,8 +58,15 @@ def emoji(number: int, side: int) -> Image.Image:
     Without AugLy a drawn face or shape takes its place.
     """
     files = emoji_files()
-    picture = Image.open(files[number % len(files)]) if files else _drawn(number)
-    return picture.convert("RGBA").resize((side, side), Image.Resampling.BILINEAR)
+    picture = _decoded(files[number % len(files)]) if files else _drawn(number)
+    return picture.resize((side, side), Image.Resampling.BILINEAR)
+
+
+@lru_cache(maxsize=1024)
+def _decoded(file: Path) -> Image.Image:
+    """An emoji file as RGBA, 20 KB each; never changed, only resized copies leave this module."""
+    with Image.open(file) as picture:
+        return picture.convert("RGBA")
 
 
 def _drawn(number: int) -> Image.Image:
@@ -80,6 +89,59 @@ def _drawn(number: int) -> Image.Image:
     return picture
 
 
+def emblem(number: int, side: int) -> Image.Image:
+    """Drawn emblem `number` (modulo 10) as an "L" mask of side x side px: a shape in a shape."""
+    size = 2 * side  # drawn twice as large, for smooth edges
+    mask, middle = Image.new("L", (size, size)), size / 2
+    pen = ImageDraw.Draw(mask)
+    outer, inner = (number // 2) % 5, number % 2
+    box = (0, 0, size - 1, size - 1)
+    if outer == 0:
+        pen.ellipse(box, fill=255)
+    elif outer == 1:
+        pen.rounded_rectangle(box, size // 5, fill=255)
+    elif outer == 2:
+        pen.polygon(_star(middle, middle, 6, 1.0), fill=255)
+    elif outer == 3:
+        pen.ellipse(box, outline=255, width=max(1, size // 8))
+    else:
+        pen.polygon([(0, 0), (size, 0), (size, 0.6 * size), (middle, size), (0, 0.6 * size)], 255)
+    hole = 255 if outer == 3 else 0
+    if inner:
+        pen.polygon(_star(middle, 0.6 * middle, 5, 0.4), fill=hole)
+    else:
+        pen.polygon(_star(middle, 0.5 * middle, 3, 1.0), fill=hole)
+    return mask.resize((side, side), Image.Resampling.BOX)
+
+
+def _star(middle: float, radius: float, points: int, inner: float) -> list[tuple[float, float]]:
+    """Corners of a star around (middle, middle); `inner` is the depth, 1 = a plain polygon."""
+    corners = []
+    for i in range(2 * points):
+        if i % 2 and inner == 1.0:
+            continue
+        length, angle = radius * (inner if i % 2 else 1.0), math.pi * i / points
+        corners.append((middle + length * math.sin(angle), middle - length * math.cos(angle)))
+    return corners
+
+
+def screen_template(style: str) -> tuple[Image.Image, tuple[int, int, int, int]] | None:
+    """AugLy's picture of a "web" page or a "mobile" app, and the box x0, y0, x1, y1 px in it.
+
+    The box is where the page shows a photograph. None when AugLy is not installed.
+    """
+    folder = _folder()
+    file = folder / "screenshot_templates" / f"{style}.png" if folder else None
+    return _template(file) if file is not None and file.exists() else None
+
+
+@lru_cache(maxsize=4)
+def _template(file: Path) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    box = json.loads((file.parent / "bboxes.json").read_text())[file.name]
+    with Image.open(file) as picture:
+        return picture.convert("RGB"), tuple(int(value) for value in box)
+
+
 @lru_cache(maxsize=1024)
 def _font_file(script: str, face: int) -> Path | None:
     folder = _folder()
@@ -88,7 +150,7 @@ def _font_file(script: str, face: int) -> Path | None:
     return files[face % len(files)] if files else None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def font(script: str, face: int, size: int) -> ImageFont.FreeTypeFont:
     """Font `face` (modulo how many the script has) at `size` px; Pillow's own without AugLy."""
     file = _font_file(script, face)

@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from iscutils.edits.record import Edited
-from iscutils.edits.registry import REGISTRY, apply, draw_operation
 from iscutils.images import ImageError, ImageSet
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
 
 CONTENT, POSITIVE, NEGATIVE = "tab:green", "tab:green", "tab:gray"
+BOX = {"original": "tab:green", "photo": "tab:orange", "sticker": "tab:blue"}
 CELL_PIXELS = 240  # longest side of a picture inside a grid: keeps notebooks small
-
-
-def apply_each(
-    image: Image.Image, donors: Sequence[Image.Image], seed: int, names: Sequence[str] = ()
-) -> dict[str, Edited]:
-    """Every operation (or those named) once on one picture, with strengths drawn from the seed."""
-    return {
-        name: apply(image, [draw_operation(name, np.random.default_rng([seed, i]))], donors)
-        for i, name in enumerate(names or REGISTRY)
-    }
-
-
-def apply_strengths(
-    image: Image.Image,
-    name: str,
-    parameter: str,
-    values: Sequence[Any],
-    donors: Sequence[Image.Image] = (),
-    seed: int = 0,
-) -> dict[str, Edited]:
-    """One operation at several values of one parameter, everything else the same."""
-    return {
-        f"{parameter} = {value}": apply(
-            image, [draw_operation(name, np.random.default_rng(seed), **{parameter: value})], donors
-        )
-        for value in values
-    }
 
 
 def picture_grid(
@@ -55,18 +30,21 @@ def picture_grid(
     *,
     columns: int = 5,
     size: float = 1.5,
+    boxes: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
     """Pictures by title in square cells of `size` inches.
 
     An `Edited` record gets the outline (green) of what is left of the original, and its visible
-    fraction behind the title.
+    fraction behind the title. With `boxes` it gets, instead, the bounds of what was put in.
     """
     rows = -(-len(pictures) // columns)
     ax = _axes(ax, (size * min(columns, len(pictures)), 1.16 * size * rows))
     for i, (title, picture) in enumerate(pictures.items()):
         x, y = i % columns, 1.16 * (i // columns) + 0.16
-        if isinstance(picture, Edited):
+        if isinstance(picture, Edited) and boxes:
+            _draw_boxes(ax, picture, _draw_cell(ax, picture.image, None, x, y))
+        elif isinstance(picture, Edited):
             _draw_cell(ax, picture.image, picture.polygon, x, y)
             title = f"{title}  {picture.visible:.2f}"
         else:
@@ -77,10 +55,68 @@ def picture_grid(
     return ax
 
 
-def to_batch(images: Iterable[Image.Image], side: int) -> np.ndarray:
-    """Pictures squashed to (B, 3, side, side) float32 in [0, 1]."""
-    pixels = [np.asarray(image.resize((side, side))) for image in images]
-    return np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32) / 255  # (B, 3, side, side)
+def strength_grid(
+    pictures: Mapping[str, Edited], *, columns: int = 12, size: float = 0.8, ax: Axes | None = None
+) -> Axes:
+    """Pictures of `apply_graded`: three strengths side by side under the name of the operation."""
+    rows = -(-len(pictures) // columns)
+    ax = _axes(ax, (size * columns, 1.24 * size * rows))
+    for i, (title, picture) in enumerate(pictures.items()):
+        x, y = i % columns, 1.24 * (i // columns) + 0.24
+        _draw_cell(ax, picture.image, picture.polygon, x, y, pixels=72)
+        if not title.endswith(" "):
+            ax.text(x + 0.03, y - 0.04, title, fontsize=6.5, parse_math=False)
+    ax.set(xlim=(0, columns), ylim=(1.24 * rows, 0), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def recipe_grid(
+    pictures: Mapping[str, Edited], *, size: float = 0.95, ax: Axes | None = None
+) -> Axes:
+    """Pictures of `apply_recipes`: a row for each recipe."""
+    names = list(dict.fromkeys(title.rpartition(":")[0] for title in pictures))
+    columns = len(pictures) // len(names)
+    ax = _axes(ax, (size * (columns + 1.3), size * len(names)))
+    for i, picture in enumerate(pictures.values()):
+        x, y = 1.3 + i % columns, i // columns
+        _draw_cell(ax, picture.image, picture.polygon, x, y, pixels=96)
+    for y, name in enumerate(names):
+        ax.text(1.25, y + 0.5, name, ha="right", va="center", fontsize=8, parse_math=False)
+    ax.set(xlim=(0, columns + 1.3), ylim=(len(names), 0), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def visible_boxes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Box plot of `visible_by_recipe`: how much of the original the copies of a recipe show."""
+    names = list(dict.fromkeys(table["recipe"]))
+    if ax is None:
+        _, ax = plt.subplots(figsize=(8, 0.28 * len(names) + 0.8), dpi=80, layout="constrained")
+    values = [table["visible"][table["recipe"] == name].to_numpy() for name in names]
+    ax.boxplot(
+        values, orientation="horizontal", tick_labels=names, widths=0.6, showfliers=False,
+        medianprops={"color": CONTENT, "linewidth": 2},
+    )  # fmt: skip
+    ax.set(xlabel="visible fraction of the original (0 to 1)", xlim=(0, 1.02))
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def pair_grid(folder: str | Path, *, size: float = 1.2, ax: Axes | None = None) -> Axes:
+    """Pairs of a folder of `hard_negative_pairs`, one above the other, with their kind."""
+    table = pd.read_csv(Path(folder) / "pairs.csv", dtype=str)
+    files = {file.stem: file for file in (Path(folder) / "images").rglob("*") if file.is_file()}
+    ax = _axes(ax, (size * len(table), 2.2 * size))
+    for x, row in enumerate(table.itertuples()):
+        for y, name in enumerate((row.image_a, row.image_b)):
+            with Image.open(files[name]) as picture:
+                _draw_cell(ax, picture.convert("RGB"), None, x, 0.2 + y, pixels=128)
+        ax.text(x + 0.5, 0.12, row.kind, ha="center", fontsize=8, parse_math=False)
+    ax.set(xlim=(0, len(table)), ylim=(2.2, 0), aspect="equal")
+    ax.axis("off")
+    return ax
 
 
 def view_grid(columns: Sequence[Any], *, size: float = 1.0, ax: Axes | None = None) -> Axes:
@@ -127,12 +163,6 @@ def query_grid(
     return ax
 
 
-def count_edits(edits: Sequence[str]) -> pd.Series:
-    """How many of the "a+b+c" lists name each edit, the most frequent first."""
-    names = pd.Series([name for text in edits for name in text.split("+") if name], dtype=object)
-    return names.value_counts()
-
-
 def edit_frequencies(counts: pd.Series, *, ax: Axes | None = None) -> Axes:
     """Bar for each edit: in how many queries it occurs (see `count_edits`)."""
     if ax is None:
@@ -174,17 +204,38 @@ def _load(images: ImageSet, image_id: str) -> Image.Image:
 
 
 def _draw_cell(
-    ax: Axes, image: Image.Image, polygon: np.ndarray | None, x: float, y: float
-) -> None:
-    """A picture in the unit cell at (x, y), kept in proportion, with an outline in its pixels."""
+    ax: Axes,
+    image: Image.Image,
+    polygon: np.ndarray | None,
+    x: float,
+    y: float,
+    pixels: int = CELL_PIXELS,
+) -> tuple[float, float, float]:
+    """A picture in the unit cell at (x, y), kept in proportion, with an outline in its pixels.
+
+    Returns its scale and corner: a point p of the picture lies at corner + scale * p.
+    """
     scale = 0.94 / max(image.size)  # cell units per px
     width, height = image.width * scale, image.height * scale
     left, top = x + (1 - width) / 2, y + (1 - height) / 2
     small = image.copy()
-    small.thumbnail((CELL_PIXELS, CELL_PIXELS))
+    small.thumbnail((pixels, pixels))
     ax.imshow(small, extent=(left, left + width, top + height, top), interpolation="antialiased")
     if polygon is not None and len(polygon):
-        ax.fill(*(polygon * scale + (left, top)).T, fill=False, color=CONTENT, linewidth=1.5)
+        width = 1.5 if pixels > 100 else 1.0
+        ax.fill(*(polygon * scale + (left, top)).T, fill=False, color=CONTENT, linewidth=width)
+    return scale, left, top
+
+
+def _draw_boxes(ax: Axes, edited: Edited, place: tuple[float, float, float]) -> None:
+    scale, left, top = place
+    for box in edited.boxes:
+        x0, y0, x1, y1 = box.bounds
+        corner, sides = (
+            (left + scale * x0, top + scale * y0),
+            (scale * (x1 - x0), scale * (y1 - y0)),
+        )
+        ax.add_patch(Rectangle(corner, *sides, fill=False, color=BOX[box.kind], linewidth=1.5))
 
 
 def _wrap(text: str, width: int) -> list[str]:

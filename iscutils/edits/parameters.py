@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,12 @@ class Real:
         else:
             value = rng.uniform(self.low, self.high)
         return min(max(round(float(value), 4), self.low), self.high)
+
+    def at(self, share: float) -> float:
+        """The value at a share (0..1) of the range."""
+        if self.log:
+            return round(self.low * (self.high / self.low) ** share, 4)
+        return round(self.low + share * (self.high - self.low), 4)
 
     def narrowed(self, value: Any, where: str) -> Real:
         low, high = _pair(value, where, (int, float), self.allowed())
@@ -56,6 +63,10 @@ class Whole:
     def draw(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self.low, self.high + 1))
 
+    def at(self, share: float) -> int:
+        """The value at a share (0..1) of the range."""
+        return round(self.low + share * (self.high - self.low))
+
     def narrowed(self, value: Any, where: str) -> Whole:
         low, high = _pair(value, where, (int,), self.allowed())
         self.check(low, where), self.check(high, where)
@@ -81,6 +92,10 @@ class Choice:
 
     def draw(self, rng: np.random.Generator) -> Any:
         return self.options[int(rng.integers(len(self.options)))]
+
+    def at(self, share: float) -> Any:
+        """The option at a share (0..1) of the list."""
+        return self.options[min(int(share * len(self.options)), len(self.options) - 1)]
 
     def narrowed(self, value: Any, where: str) -> Choice:
         values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
@@ -110,6 +125,11 @@ class Colour:
             return self.options[int(kind * len(self.options))]
         return (0, 0, 0) if kind < 0.2 else (255, 255, 255) if kind < 0.4 else free
 
+    def at(self, share: float) -> tuple[int, int, int]:
+        """Black, a colour, white."""
+        colours = self.options or ((0, 0, 0), (70, 130, 180), (255, 255, 255))
+        return colours[min(int(share * len(colours)), len(colours) - 1)]
+
     def narrowed(self, value: Any, where: str) -> Colour:
         if not isinstance(value, (list, tuple)) or not value:
             raise KitError(f"{where}: {value!r} is not a list of colours; allowed: [[r, g, b], ..]")
@@ -126,7 +146,48 @@ class Colour:
         return "[r, g, b] with whole numbers 0 to 255"
 
 
-Parameter = Real | Whole | Choice | Colour
+@dataclass(frozen=True)
+class Mixed:
+    """One of some ranges, each drawn with its weight."""
+
+    parts: tuple[tuple[float, Real | Whole | Choice | Colour], ...]
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        ends = np.cumsum([weight for weight, _ in self.parts])
+        _, part = self.parts[int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))]
+        return part.draw(rng)
+
+    def at(self, share: float) -> Any:
+        """The value at a share (0..1) of the range with the largest weight."""
+        return max(self.parts, key=lambda part: part[0])[1].at(share)
+
+
+Parameter = Real | Whole | Choice | Colour | Mixed
+
+
+def narrowed(parameter: Parameter, value: Any, where: str) -> Parameter:
+    """A parameter limited to what a recipe says.
+
+    value: [low, high], one value, a list of options, {one_of: [values]}, equally likely, or
+    {either: [[weight, range], ..]}.
+    """
+    if not isinstance(value, Mapping):
+        return parameter.narrowed(value, where)
+    (kind, parts), *more = value.items() or [("", None)]
+    if more or kind not in ("one_of", "either") or not isinstance(parts, list) or not parts:
+        raise KitError(
+            f"{where}: {dict(value)!r} is not a range; write {{one_of: [a, b, ..]}} or "
+            "{either: [[weight, range], ..]}"
+        )
+    if kind == "one_of":
+        return Choice(tuple(parameter.check(option, where) for option in parts))
+    for part in parts:
+        weight = part[0] if isinstance(part, list) and len(part) == 2 else None
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight <= 0:
+            raise KitError(f"{where}: {part!r} is not a [weight, range] with a weight above 0")
+    return Mixed(tuple((float(w), parameter.narrowed(range_, where)) for w, range_ in parts))
+
+
 SEED = Whole(0, 2**31 - 1, 0, 2**31 - 1)  # for edits that need a random number per pixel or glyph
 DONOR = Whole(0, 7, 0, 7)  # which of the donor photographs, counted modulo their number
 POSITION = Real(0.0, 1.0, 0.0, 1.0)  # share of the free space left of (above) what is placed

@@ -1,65 +1,138 @@
-"""Recipes: which edits are drawn how often and how strongly, read from `params/recipes/*.yaml`."""
+"""Recipes: which edits are drawn how often, in which order and how strongly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from PIL import Image
 
-from iscutils.artifacts import KitError, content_key, project_root, resolve
+from iscutils.artifacts import content_key
 from iscutils.edits.parameters import Parameter
 from iscutils.edits.record import Edited, Operation
-from iscutils.edits.registry import apply, find_edit, narrow
+from iscutils.edits.registry import apply, find_edit
 
-KEYS = ("description", "draw", "count", "operations")
-DRAWS = ("choose", "each")
+Operations = tuple[Operation, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a recipe: an operation with its ranges, or a group of further lines.
+
+    share: relative frequency in a group that chooses, else probability.
+    """
+
+    name: str
+    share: float
+    operation: str | None
+    parameters: dict[str, Parameter]
+    group: Group | None = None
+
+    def sample(self, rng: np.random.Generator) -> Operations:
+        """Draw the strengths of the operation, or from the group."""
+        if self.group is not None:
+            return self.group.sample(rng)
+        return ((self.operation, {key: p.draw(rng) for key, p in self.parameters.items()}),)
+
+    def leaves(self) -> Iterator[Entry]:
+        """The entry itself, or those of its group, however deep, that name an operation."""
+        return iter((self,)) if self.group is None else self.group.leaves()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of a recipe and how they are drawn.
+
+    draw "choose": a number of lines is drawn by the frequencies of `count`, that many different
+    lines by their weights, in random order. "each": every line with its own probability, in the
+    order of the file. "shuffle": the same in random order.
+    """
+
+    draw: str
+    count: dict[int, float]
+    entries: tuple[Entry, ...]
+
+    def sample(self, rng: np.random.Generator) -> Operations:
+        """Draw operations with their strengths."""
+        shares = np.array([entry.share for entry in self.entries])
+        if self.draw == "choose":
+            frequencies = np.array(list(self.count.values()))
+            number = int(rng.choice(list(self.count), p=frequencies / frequencies.sum()))
+            chosen = rng.choice(len(shares), number, replace=False, p=shares / shares.sum())
+        else:
+            chosen = np.flatnonzero(rng.random(len(shares)) < shares)
+            chosen = rng.permutation(chosen) if self.draw == "shuffle" else chosen
+        return tuple(step for index in chosen for step in self.entries[index].sample(rng))
+
+    def leaves(self) -> Iterator[Entry]:
+        """All entries, however deep, that name an operation."""
+        for entry in self.entries:
+            yield from entry.leaves()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How edits are drawn.
+    """A named way to edit pictures, read from a file by `load_recipe`.
 
-    draw "choose": a number of edits is drawn by the weights of `count`, that many different
-    operations by `weights`, and their order at random. draw "each": every operation is applied with
-    its probability, independently, in the order of the file.
+    group: what edits a picture. original: how copy 0 of a set, or the first of two training views,
+    is made; None: like all others. fallback: edits in the place of a draw that was refused too
+    often. min_visible: a draw that leaves less of the original in sight (0..1) is refused, so is
+    one with a luminance that varies by less than min_contrast (standard deviation, 0..255), or with
+    a photograph whose box covers a share of the picture outside of box_area.
+    source: longest side, px, to which larger photographs are shrunk before the edits. mix: settings
+    of mixup and cutmix for batches of training views (see `mixing`). pairs: settings of hard
+    negative pairs (see `negatives`). faces: donors are photographs with a face, where there are.
     """
 
     name: str
     description: str
-    draw: str
-    count: dict[int, float]  # number of edits -> relative frequency ("choose" only)
-    weights: dict[str, float]  # operation -> relative frequency ("choose") or probability ("each")
-    parameters: dict[str, dict[str, Parameter]]
+    group: Group
+    original: Group | None = None
+    fallback: Group | None = None
+    min_visible: float = 0.05
+    min_contrast: float = 0.0
+    box_area: tuple[float, float] = (0.0, 1.0)
+    source: int = 1024
+    mix: dict[str, float] | None = None
+    pairs: dict[str, float] | None = None
+    faces: bool = False
 
-    def sample(self, rng: np.random.Generator) -> tuple[Operation, ...]:
+    def sample(self, rng: np.random.Generator) -> Operations:
         """Draw operations with their strengths."""
-        names = list(self.weights)
-        weights = np.array(list(self.weights.values()))
-        if self.draw == "each":
-            chosen = [name for name, draw in zip(names, rng.random(len(names)), strict=True)
-                      if draw < self.weights[name]]  # fmt: skip
-        else:
-            frequencies = np.array(list(self.count.values()))
-            number = rng.choice(list(self.count), p=frequencies / frequencies.sum())
-            chosen = rng.choice(names, int(number), replace=False, p=weights / weights.sum())
-        return tuple(
-            (str(name), {key: p.draw(rng) for key, p in self.parameters[name].items()})
-            for name in chosen
-        )
+        return self.group.sample(rng)
+
+    def accepts(self, edited: Edited) -> bool:
+        """Whether an edited picture keeps the limits of the recipe."""
+        if edited.visible < self.min_visible:
+            return False
+        if self.min_contrast and np.asarray(edited.image.convert("L")).std() < self.min_contrast:
+            return False
+        pixels = edited.image.width * edited.image.height
+        sides = (np.ptp(box.outline, axis=0) for box in edited.boxes if box.kind != "sticker")
+        low, high = self.box_area
+        return all(low <= width * height / pixels <= high for width, height in sides)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its groups: of the edits, of the original, of the fallback."""
+        return tuple(g for g in (self.group, self.original, self.fallback) if g is not None)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Names of the operations that may occur in it, each once, in the order of the file."""
+        names = (leaf.operation for group in self.groups for leaf in group.leaves())
+        return tuple(dict.fromkeys(names))
 
     @property
     def needs_donors(self) -> bool:
         """Whether any of its operations needs other photographs."""
-        return any(find_edit(name).needs_donor for name in self.weights)
+        return any(find_edit(name).donors for name in self.operations)
 
     def key(self) -> str:
         """Ten hexadecimal digits that change with whatever changes the drawn edits."""
-        return content_key(self.draw, self.count, list(self.weights.items()), repr(self.parameters))
+        limits = (self.min_visible, self.min_contrast, self.box_area, self.source, self.faces)
+        return content_key(repr(self.groups), *limits, self.mix, self.pairs)
 
 
 def edit(
@@ -70,83 +143,3 @@ def edit(
 ) -> Edited:
     """Draw edits of a recipe and apply them to a PIL RGB picture; see `apply`."""
     return apply(image, recipe.sample(rng), donors)
-
-
-def recipe_folder() -> Path:
-    """Where recipes lie: `params/recipes` of the project."""
-    return project_root() / "params" / "recipes"
-
-
-def list_recipes() -> list[str]:
-    """Names of the recipes that `load_recipe` finds."""
-    return sorted(file.stem for file in recipe_folder().glob("*.yaml"))
-
-
-def load_recipe(name: str | Path) -> Recipe:
-    """Read and check a recipe: a name in `params/recipes`, or the path of a `.yaml` file.
-
-    Raises `KitError` naming the file, what is not allowed there and what is.
-    """
-    named = not str(name).endswith((".yaml", ".yml"))
-    path = recipe_folder() / f"{name}.yaml" if named else resolve(name)
-    if not path.is_file():
-        known = ", ".join(list_recipes()) or "none"
-        raise KitError(f"no recipe '{name}' ({path}); recipes: {known}; or give a .yaml file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise KitError(f"recipe {path.name} is not valid YAML: {reason}") from error
-    return parse_recipe(path.stem, content)
-
-
-def parse_recipe(name: str, content: Any) -> Recipe:
-    """A `Recipe` from the content of its file, checked; see `load_recipe`."""
-    where = f"recipe '{name}'"
-    if not isinstance(content, Mapping) or not isinstance(content.get("operations"), Mapping):
-        raise KitError(f"{where}: expected a mapping with {', '.join(KEYS)}")
-    for key in content:
-        if key not in KEYS:
-            raise KitError(f"{where}: unknown key '{key}'; allowed: {', '.join(KEYS)}")
-    draw = content.get("draw", "choose")
-    if draw not in DRAWS:
-        raise KitError(f"{where}: draw '{draw}' is unknown; allowed: {', '.join(DRAWS)}")
-    weights, parameters = {}, {}
-    for operation, ranges in content["operations"].items():
-        known = find_edit(operation, f"{where}: operation")
-        inside = f"{where}, operation '{operation}'"
-        if not isinstance(ranges, (Mapping, type(None))):
-            raise KitError(f"{inside}: expected a mapping of ranges, not {ranges!r}")
-        ranges = dict(ranges or {})
-        word = "weight" if draw == "choose" else "probability"
-        weights[operation] = _weight(ranges.pop(word, 1.0), draw, f"{inside}, '{word}'")
-        parameters[operation] = narrow(known, ranges, inside)
-    count = _count(content, draw, sum(weight > 0 for weight in weights.values()), where)
-    description = str(content.get("description", ""))
-    return Recipe(name, description, draw, count, weights, parameters)
-
-
-def _weight(value: Any, draw: str, where: str) -> float:
-    highest = 1.0 if draw == "each" else float("inf")
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= highest or value == float("inf"):
-        allowed = "0 to 1" if draw == "each" else "0 or more"
-        raise KitError(f"{where}: {value!r} is not allowed; allowed: {allowed}")
-    return float(value)
-
-
-def _count(content: Mapping, draw: str, operations: int, where: str) -> dict[int, float]:
-    if draw == "each":
-        if "count" in content:
-            raise KitError(f"{where}: 'count' is for draw 'choose'; remove it")
-        return {}
-    count = content.get("count", {1: 1.0})
-    if not isinstance(count, Mapping) or not count:
-        raise KitError(f"{where}: 'count' must map numbers of edits to frequencies, {{1: 1, 2: 1}}")
-    for number, frequency in count.items():
-        if type(number) is not int or not 1 <= number <= operations:
-            raise KitError(f"{where}: count {number!r}; allowed: 1 to {operations} (operations)")
-        _weight(frequency, draw, f"{where}, count {number}")
-    if not sum(count.values()):
-        raise KitError(f"{where}: all frequencies of 'count' are 0; give one above 0")
-    return {number: float(frequency) for number, frequency in count.items()}

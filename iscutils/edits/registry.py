@@ -12,41 +12,60 @@ import numpy as np
 from PIL import Image
 
 from iscutils.artifacts import KitError
-from iscutils.edits.parameters import DONOR, Parameter
+from iscutils.edits.moves import Move, render
+from iscutils.edits.parameters import DONOR, POSITION, SEED, Parameter, narrowed
 from iscutils.edits.record import Edited, Operation, Step, within_limits
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One registered operation: its function, its parameters and where it belongs."""
+    """One registered operation: its function, its parameters and where it belongs.
+
+    move: for edits that only move pixels, (size, **values) -> `Move`; None for all others.
+    """
 
     name: str
     function: Callable[..., Step]
     parameters: dict[str, Parameter]
     family: str  # geometric, colour, quality, overlay, composition
-    needs_donor: bool
+    donors: int  # other photographs it uses, at most
+    move: Callable[..., Move] | None = None
 
     @property
     def description(self) -> str:
         """First line of the function's docstring."""
-        return inspect.getdoc(self.function).splitlines()[0]
+        return inspect.getdoc(self.move or self.function).splitlines()[0]
 
 
 REGISTRY: dict[str, Edit] = {}
 
 
-def operation(family: str, needs_donor: bool = False, **parameters: Parameter) -> Callable:
+def operation(family: str, donors: int = 0, **parameters: Parameter) -> Callable:
     """Register a function `(image, **values) -> Step` as the operation of the function's name.
 
-    With `needs_donor` the function is `(image, donors, **values)` and gets the list of donor
+    With `donors` the function is `(image, donors, **values)` and gets the list of donor
     photographs, the drawn one first.
     """
 
     def register(function: Callable[..., Step]) -> Callable[..., Step]:
-        known = {"donor": DONOR, **parameters} if needs_donor else parameters
+        known = {"donor": DONOR, **parameters} if donors else parameters
         name = function.__name__
-        REGISTRY[name] = Edit(name, function, known, family, needs_donor)
+        REGISTRY[name] = Edit(name, function, known, family, donors)
         return function
+
+    return register
+
+
+def geometry(**parameters: Parameter) -> Callable:
+    """Register a function `(size, **values) -> Move` as a geometric operation."""
+
+    def register(move: Callable[..., Move]) -> Callable[..., Move]:
+        def function(image: Image.Image, **values: Any) -> Step:
+            plan = move(image.size, **values)
+            return Step(render(image, plan), plan.matrix)
+
+        REGISTRY[move.__name__] = Edit(move.__name__, function, parameters, "geometric", 0, move)
+        return move
 
     return register
 
@@ -67,6 +86,19 @@ def draw_operation(name: str, rng: np.random.Generator, **ranges: Any) -> Operat
     return name, {key: parameter.draw(rng) for key, parameter in parameters.items()}
 
 
+def grade_operation(name: str, share: float, **ranges: Any) -> Operation:
+    """One operation with every strength at the same share (0..1) of its range.
+
+    Places and seeds, which are no strengths, stay in the middle of theirs.
+    """
+    edit = find_edit(name)
+    neutral = (POSITION, SEED, DONOR)
+    return name, {
+        key: parameter.at(0.5 if parameter in neutral else share)
+        for key, parameter in narrow(edit, ranges, f"operation '{name}'").items()
+    }
+
+
 def narrow(edit: Edit, ranges: Mapping[str, Any], where: str) -> dict[str, Parameter]:
     """An operation's parameters with some ranges replaced; `KitError` names what is not allowed."""
     for key in ranges:
@@ -74,7 +106,7 @@ def narrow(edit: Edit, ranges: Mapping[str, Any], where: str) -> dict[str, Param
             allowed = ", ".join(edit.parameters) or "none"
             raise KitError(f"{where}: no parameter '{key}'; allowed: {allowed}")
     return {
-        key: parameter.narrowed(ranges[key], f"{where}, '{key}'") if key in ranges else parameter
+        key: narrowed(parameter, ranges[key], f"{where}, '{key}'") if key in ranges else parameter
         for key, parameter in edit.parameters.items()
     }
 
@@ -117,11 +149,11 @@ def _checked(edit: Edit, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own(edit: Edit, values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "donor" or not edit.needs_donor}
+    return {key: value for key, value in values.items() if key != "donor" or not edit.donors}
 
 
 def _donors(edit: Edit, values: dict[str, Any], donors: Sequence[Image.Image]) -> tuple:
-    if not edit.needs_donor:
+    if not edit.donors:
         return ()
     if not donors:
         raise KitError(f"operation '{edit.name}' needs other photographs: pass donors=[image, ...]")

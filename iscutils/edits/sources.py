@@ -12,7 +12,7 @@ from PIL import Image
 
 from iscutils import datasets
 from iscutils.artifacts import KitError, file_hash, resolve
-from iscutils.edits.queryset import read_manifest
+from iscutils.edits.manifest import read_manifest
 from iscutils.executor import Executor
 from iscutils.images import ImageError, ImageSet, drop, find_unreadable
 
@@ -162,4 +162,4 @@ def known_queries(benchmark: datasets.Benchmark) -> tuple[list[str], list[str]]:
 
 def find_manifest(folder: Path) -> pd.DataFrame | None:
     """`read_manifest` of a synthesised set; None for a benchmark from elsewhere."""
-    return read_manifest(folder) if (folder / "manifest.csv").exists() else None
+    return read_manifest(folder) if (folder / "manifest.parquet").exists() else None

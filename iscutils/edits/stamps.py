@@ -1,44 +1,61 @@
-"""Small pictures to put on training views: words, faces and shapes, drawn once."""
+"""Emoji and written words for batched edits, drawn once per process as stacks of small pictures."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+
+from iscutils.edits import assets
+
+EMOJI, EMOJI_SIDE = 128, 72  # pictures, px (as large as AugLy's files)
+WORDS_A_SCRIPT, WORD_HEIGHT, WORD_WIDTH = 24, 20, 256  # lines of text, px
 
 
-def stamp_bank(count: int = 96, side: int = 64) -> np.ndarray:
-    """Words, faces and shapes on transparent ground, (count, 4, side, side) RGBA in [0, 1]."""
-    rng = np.random.default_rng(0)
-    stamps = [np.asarray(_draw_stamp(rng, index, side)) for index in range(count)]
-    return np.stack(stamps).transpose(0, 3, 1, 2).astype(np.float32) / 255
+class Words(NamedTuple):
+    """Lines of made-up words, cut to their ink.
+
+    masks: (K, 1, 20, 256) uint8; a line fills the full height and, from the left, `width` px.
+    height: (K,) height of the ink as a share of the font's size. ratio: (K,) width / height of the
+    ink. scripts: script -> numbers of its lines.
+    """
+
+    masks: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    ratio: np.ndarray
+    scripts: dict[str, np.ndarray]
 
 
-def _draw_stamp(rng: np.random.Generator, index: int, side: int) -> Image.Image:
-    picture = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    draw = ImageDraw.Draw(picture)
-    colour = (*(int(v) for v in rng.integers(0, 256, 3)), 255)
-    box = (4, 4, side - 4, side - 4)
-    kind = index % 3
-    if kind == 0:  # one to four lines of letters
-        letters = list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!?&")
-        lines = int(rng.integers(1, 5))
-        font = ImageFont.load_default(size=int(side / lines * 0.8))
-        for line in range(lines):
-            word = "".join(rng.choice(letters, int(rng.integers(3, 9))))
-            draw.text((2, line * side / lines), word, fill=colour, font=font)
-    elif kind == 1:  # a round face
-        draw.ellipse(box, fill=colour)
-        dark = (*(value // 4 for value in colour[:3]), 255)
-        for x in (0.35, 0.65):
-            eye = (side * (x - 0.06), side * 0.3, side * (x + 0.06), side * 0.46)
-            draw.ellipse(eye, fill=dark)
-        smile = (side * 0.25, side * 0.35, side * 0.75, side * 0.8)
-        draw.arc(smile, 20, 160, fill=dark, width=4)
-    else:  # a polygon, or a bar as captions have
-        corners = int(rng.integers(3, 9))
-        turn = float(rng.uniform(0, 360))
-        if rng.random() < 0.3:
-            draw.rectangle((0, side // 3, side, 2 * side // 3), fill=colour)
-        else:
-            draw.regular_polygon((side / 2, side / 2, side / 2 - 4), corners, turn, fill=colour)
-    return picture
+@lru_cache(maxsize=1)
+def emoji_bank() -> np.ndarray:
+    """Emoji as RGBA, colours times alpha, (128, 4, 72, 72) float32 in [0, 1].
+
+    They are spread evenly over all emoji there are: number i is the same in every process.
+    """
+    files = len(assets.emoji_files()) or EMOJI
+    numbers = np.linspace(0, files - 1, EMOJI).astype(int)
+    bank = np.stack([np.asarray(assets.emoji(int(i), EMOJI_SIDE)) for i in numbers])
+    bank = bank.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    bank[:, :3] *= bank[:, 3:]  # the colour of transparent pixels must not bleed when shrunk
+    return bank
+
+
+@lru_cache(maxsize=1)
+def word_bank() -> Words:
+    """Lines of one to three words in every script and face of `assets`, 24 a script."""
+    rng, size = np.random.default_rng(0), 48  # px, of the font
+    masks, widths, heights, ratios, scripts = [], [], [], [], {}
+    for script in assets.SCRIPTS:
+        scripts[script] = np.arange(len(masks), len(masks) + WORDS_A_SCRIPT)
+        for face in range(WORDS_A_SCRIPT):
+            mask = assets.text_mask(assets.words(script, rng), assets.font(script, face, size))
+            width = max(1, min(WORD_WIDTH, round(mask.width * WORD_HEIGHT / mask.height)))
+            canvas = np.zeros((1, WORD_HEIGHT, WORD_WIDTH), np.uint8)
+            canvas[0, :, :width] = np.asarray(mask.resize((width, WORD_HEIGHT)))
+            masks.append(canvas)
+            widths.append(width)
+            heights.append(mask.height / size)
+            ratios.append(mask.width / mask.height)
+    return Words(np.stack(masks), *map(np.array, (widths, heights, ratios)), scripts)

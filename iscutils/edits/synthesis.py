@@ -10,27 +10,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
-from iscutils.edits.queryset import (
-    encode_query,
-    finish_folder,
-    place_reference,
-    prepare_folder,
-    read_manifest,
-)
-from iscutils.edits.recipes import Recipe, load_recipe
-from iscutils.edits.record import Edited
-from iscutils.edits.registry import apply, find_edit
+from iscutils.edits.folders import finish_folder, prepare_folder
+from iscutils.edits.making import VERSION, Maker, donor_pool
+from iscutils.edits.manifest import describe
+from iscutils.edits.queryset import QUALITY, encode_query, place_reference, write_tables
+from iscutils.edits.recipe_files import load_recipe
+from iscutils.edits.recipes import Recipe
 from iscutils.executor import Executor
 from iscutils.images import ImageError, ImageSet
-
-VERSION = 1  # raise when an edit changes its pixels, so that finished folders are made anew
-SIDE = 1024  # px; larger sources and donors are shrunk first (recorded as the operation `fit`)
-MIN_VISIBLE = 0.05  # with less of the original in sight nobody could call the query a copy
-ATTEMPTS = 20
-DONORS = 3  # photographs at hand for the compositions of one query
 
 
 @dataclass(frozen=True)
@@ -47,11 +36,12 @@ class _Plan:
 class _Job:
     """What every query needs; sent to the workers once."""
 
-    images: ImageSet
-    distractors: ImageSet
-    recipe: Recipe
-    seed: int
+    positive: Maker  # of the references
+    negative: Maker  # of the distractors
     folder: Path
+
+    def maker(self, plan: _Plan) -> Maker:
+        return self.positive if plan.positive else self.negative
 
 
 def synthesise_queries(
@@ -80,9 +70,9 @@ def synthesise_queries(
         executor: from `open_executor`.
         originals: ids of the references that may become queries; None for all.
 
-    Writes `queries/Q00000.jpg`.., `references/`, `ground_truth.csv`, `edits.csv`, `manifest.csv`
-    (see `read_manifest`) and `unreadable.csv` (image_id,file,reason); an unreadable source is
-    replaced by another. Raises `KitError` for too few photographs.
+    Writes `queries/Q00000.jpg`.., `references/`, `ground_truth.csv`, `edits.csv`,
+    `manifest.parquet` (see `read_manifest`) and `unreadable.csv` (image_id,file,reason); an
+    unreadable source is replaced by another. Raises `KitError` for too few photographs.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     order, spares = _order(images, distractors, recipe, positives, negatives, seed, originals)
@@ -91,17 +81,22 @@ def synthesise_queries(
         VERSION, images.key(), distractors.key(), recipe.key(), positives, negatives, seed,
         None if originals is None else sorted(originals),
     )  # fmt: skip
-    if prepare_folder(folder, key):
+    if prepare_folder(folder, key, "query set"):
         return folder
-    job = _Job(images, distractors, recipe, seed, folder)
+    for name in ("queries", "references", "records"):
+        (folder / name).mkdir(exist_ok=True)
+    pool = donor_pool(distractors, recipe, folder, executor)
+    makers = (Maker(own, distractors, recipe, seed, pool) for own in (images, distractors))
+    job = _Job(*makers, folder)
     unreadable = _make_all(job, order, spares, executor)
     placed = executor.map(
         partial(place_reference, images, folder / "references"), range(len(images)),
         desc="references", chunk=32,
     )  # fmt: skip
     unreadable.update(row for row in placed if row)
-    state = {"key": key, "recipe": recipe.name, "seed": seed}
-    finish_folder(folder, state, unreadable)
+    write_tables(folder, unreadable)
+    state = {"recipe": recipe.name, "seed": seed, "source": recipe.source, "quality": QUALITY}
+    finish_folder(folder, state)
     return folder
 
 
@@ -169,7 +164,7 @@ def _make_all(
         for plan, reason in zip(plans, reasons, strict=True):
             if not reason:
                 continue
-            sources = job.images if plan.positive else job.distractors
+            sources = job.maker(plan).images
             file = str(sources.path(plan.source) or "")
             unreadable.add((sources.ids[plan.source], file, reason))
             if spares[plan.positive]:
@@ -186,105 +181,22 @@ def _make(job: _Job, plan: _Plan) -> str:
     """Make one query unless it is there; return '' or why its source cannot be read."""
     record_file = job.folder / "records" / f"{plan.query_id}.json"
     image_file = job.folder / "queries" / f"{plan.query_id}.jpg"
-    sources = job.images if plan.positive else job.distractors
-    source_id = sources.ids[plan.source]
+    maker = job.maker(plan)
+    source_id = maker.images.ids[plan.source]
     if image_file.exists() and record_file.exists():
         former = json.loads(record_file.read_text(encoding="utf-8"))
         if former["source_id"] == source_id:
             return ""
     try:
-        image = sources.load(plan.source)
+        edited, donors = maker.make(plan.source, (plan.index,))
     except ImageError as error:
         return str(error)
-    edited, donors = _edit(job, plan, image)
     with atomic_path(image_file) as temporary:
         temporary.write_bytes(encode_query(edited.image))
     record = {
         "query_id": plan.query_id,
         "reference_id": source_id if plan.positive else "",
-        "source_id": source_id,
-        "seed": [job.seed, plan.index],
-        "operations": edited.operations,
-        "donors": donors,
-        "visible": round(edited.visible, 6),
-        "homography": edited.homography,
-        "polygon": np.round(edited.polygon, 2),
+        **describe(edited, source_id, (maker.seed, plan.index), donors),
     }
     write_json(record_file, record)  # last: a query counts as finished when its record is there
     return ""
-
-
-def _edit(job: _Job, plan: _Plan, image: Image.Image) -> tuple[Edited, list[str]]:
-    """Draw edits until enough of the photograph is visible; also the ids of the donors used."""
-    rng = np.random.default_rng([job.seed, plan.index])
-    first = [("fit", {"side": SIDE})] if max(image.size) > SIDE else []
-    own = None if plan.positive else plan.source
-    candidates = [int(i) for i in rng.integers(0, max(1, len(job.distractors)), 8 * DONORS)]
-    ids: list[str] = []
-    donors: list[Image.Image] = []
-    for _ in range(ATTEMPTS):
-        operations = [*first, *job.recipe.sample(rng)]
-        if any(find_edit(name).needs_donor for name, _ in operations) and not donors:
-            ids, donors = _load_donors(job.distractors, candidates, own)
-        edited = apply(image, operations, donors)
-        if edited.visible >= MIN_VISIBLE:
-            return edited, ids
-    raise KitError(
-        f"recipe '{job.recipe.name}' left under {MIN_VISIBLE:.0%} of {plan.query_id}'s photograph "
-        f"visible in {ATTEMPTS} draws: make its crops and compositions milder"
-    )
-
-
-def _load_donors(
-    distractors: ImageSet, candidates: list[int], own: int | None
-) -> tuple[list[str], list[Image.Image]]:
-    ids, donors = [], []
-    every = [*candidates, *range(len(distractors))]  # the latter in case all drawn ones are broken
-    for i in dict.fromkeys(i for i in every if i != own):
-        try:
-            donors.append(_load_donor(distractors, i))
-        except ImageError:
-            continue
-        ids.append(distractors.ids[i])
-        if len(donors) == DONORS:
-            break
-    if not donors:
-        raise KitError(
-            f"none of the {len(distractors)} distractor photographs can be read, and "
-            "compositions need one: give other photographs"
-        )
-    return ids, donors
-
-
-def _load_donor(distractors: ImageSet, i: int) -> Image.Image:
-    donor = distractors.load(i, min_side=SIDE // 2)
-    donor.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
-    return donor
-
-
-def repeat_query(
-    folder: str | Path, query_id: str, images: ImageSet, distractors: ImageSet
-) -> Edited:
-    """Make one query again from its manifest row and the photographs it was made from."""
-    table = read_manifest(folder).set_index("query_id")
-    if query_id not in table.index:
-        raise KitError(f"query '{query_id}' is not in {Path(folder) / 'manifest.csv'}")
-    row = table.loc[query_id]
-    sources = images if row.reference_id else distractors
-    for name, where in ((row.source_id, sources), *((name, distractors) for name in row.donors)):
-        if name not in where.ids:
-            raise KitError(f"photograph '{name}' of {query_id} is missing in the given images")
-    donors = [_load_donor(distractors, distractors.ids.index(name)) for name in row.donors]
-    return apply(sources.load(sources.ids.index(row.source_id)), row.operations, donors)
-
-
-def count_repeated(
-    folder: str | Path, images: ImageSet, distractors: ImageSet, limit: int = 10
-) -> tuple[int, int]:
-    """Make the first queries again: (how many have the bytes of their file, how many were made)."""
-    query_ids = read_manifest(folder)["query_id"][:limit]
-    equal = 0
-    for query_id in query_ids:
-        again = encode_query(repeat_query(folder, query_id, images, distractors).image)
-        equal += again == (Path(folder) / "queries" / f"{query_id}.jpg").read_bytes()
-    return equal, len(query_ids)

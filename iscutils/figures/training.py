@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 
 from iscutils import plots
-from iscutils.edits.tensor import MILD, TensorEdits
+from iscutils.edits.tensor import TensorEdits
 from iscutils.models import Descriptor
 from iscutils.probe import Probe
 from iscutils.training import Pixels, TrainConfig, to_views
@@ -25,8 +25,9 @@ def _batch(pixels: Pixels, count: int) -> torch.Tensor:
 def _views(pixels: Pixels, config: TrainConfig, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """First and second views of the first images at full training strength, (count, 3, S, S)."""
     images, generator = _batch(pixels, count), torch.Generator().manual_seed(config.seed)
-    first = TensorEdits(MILD if config.mild_first else config.views, config.size)
-    second = TensorEdits(config.views, config.size)
+    mild = "original" if config.mild_first else "group"
+    first = TensorEdits(config.recipe, config.size, mild)
+    second = TensorEdits(config.recipe, config.size)
     return first(images, generator, config.strength), second(images, generator, config.strength)
 
 

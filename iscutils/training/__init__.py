@@ -4,11 +4,13 @@ from iscutils.artifacts import KitError
 from iscutils.training.barlow import Barlow
 from iscutils.training.fit import (
     fit,
+    open_views,
     pick_device,
     pick_precision,
     read_history,
     read_probes,
     steps_of,
+    training_data,
 )
 from iscutils.training.method import Method, TrainConfig
 from iscutils.training.optimisers import LARS, make_optimiser, warmup_cosine
@@ -44,11 +46,13 @@ __all__ = [
     "choose",
     "fit",
     "make_optimiser",
+    "open_views",
     "pick_device",
     "pick_precision",
     "read_history",
     "read_probes",
     "steps_of",
+    "training_data",
     "to_views",
     "warmup_cosine",
 ]

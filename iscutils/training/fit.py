@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from iscutils.artifacts import KitError, content_key, log
+from iscutils.edits.views import EditedViews, one_thread
+from iscutils.images import ImageSet
 from iscutils.models import Descriptor
-from iscutils.training.method import Method, TrainConfig
+from iscutils.training.method import Method, TrainConfig, strength_at
 from iscutils.training.pixels import EpochSampler, Pixels
 
 _KNOWN_WARNINGS = (
@@ -31,7 +33,7 @@ _KNOWN_WARNINGS = (
 )
 
 
-def steps_of(pixels: Pixels, config: TrainConfig) -> int:
+def steps_of(pixels: Pixels | EditedViews, config: TrainConfig) -> int:
     """Number of optimiser steps of a whole training run."""
     per_epoch = len(pixels) // (config.batch_size * config.devices)
     if per_epoch == 0:
@@ -40,6 +42,33 @@ def steps_of(pixels: Pixels, config: TrainConfig) -> int:
             f"on {config.devices} device(s): lower it"
         )
     return per_epoch * config.epochs
+
+
+def training_data(images: ImageSet, pixels: Pixels, config: TrainConfig) -> Pixels | EditedViews:
+    """What `fit` trains on: the cached pixels, or for path "images" views of the same photographs.
+
+    Those are made one by one from the files, with all edits there are, their strength rising by
+    epochs; `pixels` then only says which photographs are trained on.
+    """
+    if config.path == "tensor":
+        return pixels
+    kept = set(pixels.ids)
+    return open_views(
+        images.subset([i for i, name in enumerate(images.ids) if name in kept]), config
+    )
+
+
+def open_views(images: ImageSet, config: TrainConfig) -> EditedViews:
+    """Training data for path "images", see `training_data`."""
+    strengths = [strength_at(epoch / config.epochs, config) for epoch in range(config.epochs)]
+    return EditedViews(
+        images,
+        config.recipe,
+        config.size,
+        seed=config.seed,
+        mild_first=config.mild_first,
+        strengths=strengths,
+    )
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -72,7 +101,7 @@ def pick_precision(precision: str, device: torch.device, network: nn.Module) -> 
 
 def fit(
     method: Method,
-    pixels: Pixels,
+    pixels: Pixels | EditedViews,
     folder: str | Path,
     name: str,
     device: str = "auto",
@@ -82,7 +111,7 @@ def fit(
 
     Args:
         method: holds the network as `.model` and the `TrainConfig` as `.config`.
-        pixels: training images.
+        pixels: training images; for path "images" what `open_views` gives.
         folder: where models live; this one is `<name>-<key>`, the key covering start weights,
             settings and images. If it exists, nothing is trained.
         name: first part of the model's name.
@@ -94,6 +123,11 @@ def fit(
         method then holds the trained weights in eval mode, whether it was trained now or before.
     """
     config, chosen = method.config, pick_device(device)
+    if isinstance(pixels, EditedViews) != (config.path == "images"):
+        raise KitError(
+            f"training path '{config.path}' needs other data than {type(pixels).__name__}: give "
+            "open_views(images, config) for 'images', Pixels for 'tensor'"
+        )
     precision = pick_precision(config.precision, chosen, method.model)
     key = content_key(method.key(), pixels.key(), precision)
     out = Path(folder) / f"{name}-{key}"
@@ -106,13 +140,7 @@ def fit(
     if last.exists():
         log.info("continuing %s from its last finished epoch", out.name)
     L.seed_everything(config.seed, verbose=False)
-    loader = DataLoader(
-        pixels,
-        batch_size=config.batch_size,
-        sampler=EpochSampler(len(pixels), config.seed),
-        drop_last=True,
-        collate_fn=_whole,
-    )
+    loader = _loader(pixels, config)
     method.to(memory_format=torch.channels_last)
     trainer = _trainer(config, chosen, precision, last, probe)
     with warnings.catch_warnings():
@@ -129,6 +157,22 @@ def fit(
     method.eval()
     shutil.rmtree(checkpoints, ignore_errors=True)
     return out
+
+
+def _loader(pixels: Pixels | EditedViews, config: TrainConfig) -> DataLoader:
+    shared = {"batch_size": config.batch_size, "drop_last": True}
+    if isinstance(pixels, Pixels):
+        sampler = EpochSampler(len(pixels), config.seed)
+        return DataLoader(pixels, sampler=sampler, collate_fn=_whole, **shared)
+    sampler = EpochSampler(len(pixels), config.seed, mark=True)
+    if config.workers:
+        shared |= {
+            "num_workers": config.workers,
+            "persistent_workers": True,
+            "multiprocessing_context": "spawn",  # a fork of a process with threads may hang
+            "worker_init_fn": one_thread,
+        }
+    return DataLoader(pixels, sampler=sampler, **shared)
 
 
 def _extra(method: Method) -> dict[str, torch.Tensor]:

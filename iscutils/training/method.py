@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 
-from iscutils.artifacts import content_key
-from iscutils.edits.tensor import MILD, TensorEdits, ViewConfig
+from iscutils.artifacts import KitError, content_key
+from iscutils.edits import load_recipe
+from iscutils.edits.tensor import TensorEdits
 from iscutils.losses import rank
 from iscutils.models import state_key
 from iscutils.training.optimisers import make_optimiser, warmup_cosine
@@ -34,11 +35,21 @@ class TrainConfig:
     seed: int = 0
     devices: int = 1
     precision: str = "auto"  # auto, 32-true or bf16-mixed
-    views: ViewConfig = field(default_factory=ViewConfig)
+    recipe: str = "training"  # of the edits
+    path: str = "tensor"  # "tensor": whole batches of cached pixels; "images": one file at a time
+    workers: int = 0  # loader processes of path "images"; 0: none, in this process
+
+
+def strength_at(progress: float, config: TrainConfig) -> float:
+    """Strength of the edits after a share 0..1 of all steps."""
+    ramp = min(1.0, progress / config.ramp) if config.ramp else 1.0
+    return config.strength * (0.3 + 0.7 * ramp)
 
 
 class Method(L.LightningModule):
     """A training method: `loss(images, ids) -> {name: value}` with the total under `loss`.
+
+    Images are photographs, edited here as a batch, or pairs of views that were edited before.
 
     Random numbers come from (seed, step, process): a resumed run draws what an unbroken one does.
     The history of every step, and what a probe measured, are part of the checkpoint.
@@ -48,18 +59,28 @@ class Method(L.LightningModule):
         super().__init__()
         self.config, self.total_steps = config, max(1, total_steps)
         self.settings = settings
-        self.edits = TensorEdits(config.views, config.size)
-        self.mild_edits = TensorEdits(MILD if config.mild_first else config.views, config.size)
+        self.recipe = load_recipe(config.recipe)
+        if config.path == "tensor":
+            first = "original" if config.mild_first else "group"
+            self.mild_edits = TensorEdits(self.recipe, config.size, first)
+            self.edits = TensorEdits(self.recipe, config.size)
+        elif config.path != "images":
+            raise KitError(f"training path '{config.path}' is unknown: choose tensor or images")
         self.history: list[dict[str, float]] = []
         self.probes: list[dict[str, float]] = []
 
     def key(self) -> str:
         """Ten hexadecimal digits of everything but the images that decides the trained weights."""
-        config = {name: value for name, value in asdict(self.config).items() if name != "devices"}
-        return content_key(type(self).__name__, config, self.settings, state_key(self))
+        config = asdict(self.config)
+        del config["devices"], config["workers"]  # change the speed alone
+        recipe = self.recipe.key()
+        return content_key(type(self).__name__, config, recipe, self.settings, state_key(self))
 
     def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss and its parts for images (n, 3, H, W) in [0, 1] with ids (n,)."""
+        """Loss and its parts for a batch in [0, 1] with ids (n,).
+
+        images: photographs (n, 3, H, W), or two finished views of each, (n, 2, 3, S, S).
+        """
         raise NotImplementedError
 
     def progress(self) -> float:
@@ -68,14 +89,19 @@ class Method(L.LightningModule):
 
     def two_views(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Two independently edited views of each image, both (n, 3, size, size)."""
-        generator = torch.Generator(images.device)
-        entropy = np.random.SeedSequence([self.config.seed, self.global_step, rank()])
-        generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
-        ramp = min(1.0, self.progress() / self.config.ramp) if self.config.ramp else 1.0
-        strength = self.config.strength * (0.3 + 0.7 * ramp)
+        if images.ndim == 5:
+            return images[:, 0], images[:, 1]
+        generator = self.generator(images.device)
+        strength = strength_at(self.progress(), self.config)
         with torch.autocast(images.device.type, enabled=False):  # pixels keep float32
             first = self.mild_edits(images, generator, strength)
             return first, self.edits(images, generator, strength)
+
+    def generator(self, device: torch.device, *stream: int) -> torch.Generator:
+        """Random numbers of this step and process; `stream` tells several uses apart."""
+        entropy = np.random.SeedSequence([self.config.seed, self.global_step, rank(), *stream])
+        generator = torch.Generator(device)
+        return generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
     def training_step(self, batch, _index: int) -> torch.Tensor:
         pixels, ids = batch

@@ -64,15 +64,21 @@ class Pixels(Dataset):
 
 
 def to_views(pixels: torch.Tensor) -> torch.Tensor:
-    """Bytes (B, S, S, 3) to float (B, 3, S, S) in [0, 1]."""
-    return pixels.permute(0, 3, 1, 2).float() / 255
+    """Bytes (B, S, S, 3), or of finished views (B, V, 3, S, S), to float in [0, 1], channels first.
+
+    Returns (B, 3, S, S) or (B, V, 3, S, S).
+    """
+    return (pixels if pixels.ndim == 5 else pixels.permute(0, 3, 1, 2)).float() / 255
 
 
 class EpochSampler(Sampler[int]):
-    """A new order of the indices each epoch, fixed by (seed, epoch): resuming repeats it."""
+    """A new order of the indices each epoch, fixed by (seed, epoch): resuming repeats it.
 
-    def __init__(self, count: int, seed: int):
-        self.count, self.seed, self.epoch = count, seed, 0
+    With `mark` it gives (epoch, index): loader processes learn the epoch with every item.
+    """
+
+    def __init__(self, count: int, seed: int, mark: bool = False):
+        self.count, self.seed, self.mark, self.epoch = count, seed, mark, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -83,7 +89,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return iter(order.tolist())
+        return iter([(self.epoch, i) if self.mark else i for i in order.tolist()])
 
 
 def cache_pixels(

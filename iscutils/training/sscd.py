@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 
+from iscutils.edits.mixing import mix_rows
 from iscutils.losses import InfoNCE, KoLeo, global_pairs, nearest_similarity
 from iscutils.models import Descriptor
 from iscutils.training.method import Method, TrainConfig
@@ -14,6 +15,9 @@ from iscutils.training.method import Method, TrainConfig
 
 class SSCD(Method):
     """Two views of an image attract, all other images repel, nearest ones most of all.
+
+    Where the recipe says `mix`, some views are mixed with others (mixup and cutmix); views that
+    share an image match.
 
     Args:
         model: the descriptor to train.
@@ -48,8 +52,12 @@ class SSCD(Method):
 
     def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         views = torch.cat(self.two_views(images))  # (2n, 3, S, S)
+        sources = torch.cat([ids, ids])[:, None]  # (2n, 1)
+        if self.recipe.mix:
+            generator = self.generator(views.device, 1)
+            views, sources, _ = mix_rows(views, sources[:, 0], generator, **self.recipe.mix)
         rows = self.model(views.contiguous(memory_format=torch.channels_last))  # (2n, D)
-        similarity, positives, negatives = global_pairs(rows, torch.cat([ids, ids])[:, None])
+        similarity, positives, negatives = global_pairs(rows, sources)
         info_nce = self.info_nce(similarity, positives, negatives)
         koleo = self.koleo(similarity, negatives)
         with torch.no_grad():
