@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 
 import numpy as np
@@ -172,12 +171,15 @@ def glyphs(
 
 def _fitting(row: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The longest beginning of a text that is at most so many px wide."""
-
-    def ink(count: int) -> float:
-        left, _, right, _ = font.getbbox(row[:count])
-        return right - left
-
-    return row[: max(0, bisect.bisect_right(range(len(row) + 1), width, key=ink) - 1)]
+    advance = {letter: font.getlength(letter) for letter in set(row)}
+    ends = np.cumsum([advance[letter] for letter in row])
+    row = row[: int(np.searchsorted(ends, width)) + 1]  # about: ink is no advance
+    while row:
+        left, _, right, _ = font.getbbox(row)
+        if right - left <= width:
+            break
+        row = row[:-1]
+    return row
 
 
 def _stacked(masks: list[Image.Image], gap: int, limit: int) -> Image.Image:
