@@ -49,7 +49,10 @@ class Probe:
 
     def __call__(self, model: Descriptor) -> dict[str, float]:
         """{uap, recall_at_1, loss} of a network in eval mode; the loss is InfoNCE."""
-        similarity = self.similarity(model)
+        return self.judge(self.similarity(model))
+
+    def judge(self, similarity: np.ndarray) -> dict[str, float]:
+        """{uap, recall_at_1, loss} of similarities (queries, references)."""
         queries, references = np.unravel_index(np.arange(similarity.size), similarity.shape)
         names = self.truth.query_id.to_numpy()
         found = pd.DataFrame(
@@ -71,7 +74,12 @@ class Probe:
 
     def similarity(self, model: Descriptor) -> np.ndarray:
         """Similarity of every query with every reference, (queries, references)."""
-        return self._describe(model, self.queries) @ self._describe(model, self.references).T
+        queries, references = self.describe(model)
+        return queries @ references.T
+
+    def describe(self, model: Descriptor) -> tuple[np.ndarray, np.ndarray]:
+        """Descriptors of the queries and of the references, (queries, D) and (references, D)."""
+        return self.vectors_of(model, self.queries), self.vectors_of(model, self.references)
 
     def ranking(self, model: Descriptor) -> list[tuple[np.ndarray, np.ndarray]]:
         """For every query: references by falling similarity, and the similarities."""
@@ -81,7 +89,8 @@ class Probe:
 
     @staticmethod
     @torch.inference_mode()
-    def _describe(model: Descriptor, images: torch.Tensor) -> np.ndarray:
+    def vectors_of(model: Descriptor, images: torch.Tensor) -> np.ndarray:
+        """Descriptors (N, D) of images (N, 3, size, size) in [0, 1], on the model's device."""
         device = model.mean.device
         rows = [model(batch.to(device)).float().cpu() for batch in images.split(128)]
         return torch.cat(rows).numpy()  # (N, D)

@@ -19,7 +19,7 @@ from iscutils.edits import check, making, sets
 from iscutils.edits.estimate import estimate
 from iscutils.edits.making import Maker, open_reduced, spread, stable_number
 from iscutils.edits.manifest import box_rows, iter_pictures, member_name, read_manifest
-from iscutils.edits.recipe_files import load_recipe, parse_recipe
+from iscutils.edits.recipe_files import list_recipes, load_recipe, parse_recipe
 from iscutils.edits.record import transform
 from iscutils.edits.repeating import count_repeated, repeat_edits, repeat_picture
 from iscutils.executor import Executor, open_executor
@@ -487,3 +487,21 @@ def test_shipped_recipe_makes_a_set_of_odd_pictures(tmp_path):
     assert len(pictures) == 9
     data = io.BytesIO((out / "images" / "000000" / "dot_0.jpg").read_bytes())
     assert Image.open(data).size == pictures["dot_0"].size
+
+
+ELEVEN = [name for name in list_recipes() if name.startswith("d2lv/") and "vocab" not in name]
+
+
+@pytest.mark.parametrize("name", ELEVEN)
+def test_every_d2lv_set_has_twenty_square_copies_that_show_enough(photos, tmp_path, name):
+    """Same seed, same bytes; the gray twins have three equal channels."""
+    made = synthesise(photos, tmp_path / "set", 20, name, limit=2)
+    table = read_manifest(made)
+    assert table.groupby("source_id").size().tolist() == [20, 20]
+    assert table.visible.min() >= 0.05
+    assert set(table.width) == set(table.height) == {256}
+    pictures = dict(iter_pictures(made))
+    if name.endswith("_bw"):
+        assert all((np.ptp(np.asarray(p), axis=2) == 0).all() for p in pictures.values())
+    again = synthesise(photos, tmp_path / "again", 20, name, limit=2)
+    assert content(made) == content(again)

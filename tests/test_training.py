@@ -103,11 +103,49 @@ def test_lars_step_equals_its_formula_and_plain_sgd_at_zero():
     assert torch.allclose(zero.detach(), torch.tensor([-1.0, 1.0]))
 
 
+def test_biases_and_norms_can_be_left_out_of_decay_and_scaling():
+    layer = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        layer.bias.fill_(4.0)
+    optimiser = training.make_optimiser("lars", layer.parameters(), 0.5, 0.1, exclude_norms=True)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = layer.weight.detach().clone()
+    optimiser.step()
+    assert torch.allclose(layer.bias.detach(), torch.full((2,), 3.5))  # plain SGD
+    scale = 1e-3 * before.norm() / (2 + 0.1 * before.norm() + 1e-8)
+    assert torch.allclose(layer.weight.detach(), before - 0.5 * scale * (1 + 0.1 * before))
+    for name in ("adamw", "sgd", "lars"):
+        groups = training.make_optimiser(name, layer.parameters(), 0.5, 0.1, True).param_groups
+        assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+        assert len(training.make_optimiser(name, layer.parameters(), 0.5, 0.1).param_groups) == 1
+
+
+def test_rates_scale_with_the_global_batch():
+    assert training.scaled_rate(0.3, 4096) == pytest.approx(4.8)
+    assert training.scaled_rate(1.0, 256) == 1.0
+
+
+def test_spread_counts_directions():
+    generator = torch.Generator().manual_seed(0)
+    even = torch.nn.functional.normalize(torch.randn(2000, 16, generator=generator), dim=1)
+    flat = torch.nn.functional.normalize(torch.randn(2000, 3, generator=generator), dim=1)
+    flat = torch.nn.functional.pad(flat, (0, 13))
+    assert training.spread(even)["directions"] == 16
+    assert training.spread(even)["mean_norm"] < 0.1
+    assert training.spread(flat)["directions"] == 3
+    one = training.spread(even[:1].repeat(5, 1))
+    assert one["directions"] == 0
+    assert one["mean_norm"] == pytest.approx(1)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(KitError, match="adamw, sgd or lars"):
         training.make_optimiser("adam", [], 0.1, 0.0)
     with pytest.raises(KitError, match="choose sscd"):
         training.choose("sscc", "train")
+    with pytest.raises(KitError, match="rdcd or kd_icd"):
+        training.choose("relational", "distil")
     with pytest.raises(KitError, match="device"):
         training.pick_device("gpu7")
 
@@ -125,6 +163,23 @@ def test_training_lowers_the_loss_and_is_not_repeated(pixels, tmp_path):
     assert training.fit(again, pixels, tmp_path, "m", "cpu") == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert state_key(again.model) != state_key(Descriptor(SMALL))  # holds the trained weights
+
+
+def test_long_gradients_are_shortened_and_logged(pixels, tmp_path):
+    settings = config(epochs=1, clip=1e-6, optimiser="sgd", rate=1.0, weight_decay=0.0)
+    method = sscd(settings, pixels)
+    before = [p.detach().clone() for p in method.parameters()]
+    history = training.read_history(training.fit(method, pixels, tmp_path, "m", "cpu"))
+    moved = [(p.detach() - q).norm() ** 2 for p, q in zip(method.parameters(), before, strict=True)]
+    assert float(sum(moved)) ** 0.5 < 1e-4  # six steps of at most 1e-5 each with momentum
+    assert (history.gradient_norm > 1e-3).all()
+
+
+def test_the_last_step_of_an_epoch_tells_the_spread(pixels, tmp_path):
+    history = training.read_history(
+        training.fit(sscd(config(), pixels), pixels, tmp_path, "m", "cpu")
+    )
+    assert list(history.dropna(subset="directions").step) == [5, 11]
 
 
 class Killed(Exception):
@@ -185,7 +240,8 @@ def test_every_method_takes_finished_views(photos):
     methods = (
         training.SSCD(Descriptor(SMALL), settings, 10),
         training.Barlow(plain, settings, 10, width=16),
-        training.Distillation(Descriptor(shape), settings, 10, teacher=Descriptor(SMALL), queue=16),
+        training.RDCD(Descriptor(shape), settings, 10, teacher=Descriptor(SMALL), queue=16),
+        training.KdIcd(Descriptor(shape), settings, 10, teacher=Descriptor(SMALL), queue=16),
     )
     for method in methods:
         assert torch.equal(method.two_views(images)[1], images[:, 1])
@@ -230,43 +286,6 @@ def test_a_recipe_with_mix_gives_some_rows_two_sources(pixels, tmp_path, monkeyp
     plain = tmp_path / "plain.yaml"
     plain.write_text(text.splitlines()[0] + "\noperations:\n  hflip:\n", encoding="utf-8")
     assert sscd(config(recipe=str(plain)), pixels).key() != method.key()
-
-
-def test_distillation_keeps_the_teacher_and_resumes_its_queue(pixels, tmp_path):
-    teacher = Descriptor(SMALL, seed=7)
-    before = state_key(teacher)
-    shape = DescriptorConfig(backbone=SMALL.backbone, dim=8, size=32, hidden=16)
-    settings = config(epochs=2)
-    steps = training.steps_of(pixels, settings)
-
-    def distil():
-        student = Descriptor(shape)
-        return training.Distillation(student, settings, steps, teacher=teacher, queue=24)
-
-    method = distil()
-    folder = training.fit(method, pixels, tmp_path, "s", "cpu")
-    assert state_key(teacher) == before
-    assert not teacher.training
-    assert int(method.queue.filled) == 24
-    assert not any("teacher" in name for name in method.state_dict())
-    restored = distil()
-    training.fit(restored, pixels, tmp_path, "s", "cpu")
-    assert torch.equal(restored.queue.vectors, method.queue.vectors)
-    assert (folder / "model.safetensors").exists()
-
-
-def test_relational_loss_reaches_the_trunk_but_not_the_compact_layer(pixels):
-    teacher = Descriptor(SMALL, seed=7)
-    shape = DescriptorConfig(backbone=SMALL.backbone, dim=8, size=32, hidden=16)
-    method = training.Distillation(
-        Descriptor(shape), config(), 10, teacher=teacher, queue=24, contrast=0.0, entropy=0.0
-    )
-    images, ids = pixels.__getitems__(list(range(8)))
-    method.loss(training.to_views(images), ids)["loss"].backward()
-    head = method.model.head
-    assert head[0].weight.grad.abs().sum() > 0
-    assert float(head[1].weight.grad.abs().sum()) == 0
-    assert all(p.grad is None for p in teacher.parameters())
 
 
 def test_barlow_twins_trains_the_backbone(pixels, tmp_path):

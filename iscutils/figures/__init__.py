@@ -1,5 +1,6 @@
 """Figures of the notebooks, built from the plots of `iscutils.plots`."""
 
+from iscutils.figures.distillation import frontier, frontier_table, views_in_the_plane
 from iscutils.figures.search import (
     before_and_after,
     candidate_strips,
@@ -30,6 +31,8 @@ __all__ = [
     "cross_correlation",
     "distillation_curves",
     "eigenvalues",
+    "frontier",
+    "frontier_table",
     "photo_similarities",
     "probe_strips",
     "similarity_histograms",
@@ -40,4 +43,5 @@ __all__ = [
     "uap_by_loop",
     "unrelated_similarities",
     "view_similarities",
+    "views_in_the_plane",
 ]

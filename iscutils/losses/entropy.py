@@ -1,9 +1,17 @@
-"""Nearest-negative terms: KoLeo (SSCD) and the hard-negative loss (RDCD) from one function."""
+"""Nearest-negative terms: KoLeo (SSCD) and the hard-negative loss (RDCD) from one function.
+
+Sources: Pizzi et al., CVPR 2022, equation 3 (after Sablayrolles et al., "Spreading Vectors for
+Similarity Search", ICLR 2019); Kim, Woo and Nang, WACV 2025.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
+
+from iscutils.losses.gather import mean_over
 
 
 def nearest_similarity(
@@ -12,7 +20,7 @@ def nearest_similarity(
     """Largest similarity of each row among its negatives.
 
     Args:
-        similarity: (M, G) inner products of unit vectors.
+        similarity: (M, G) inner products of unit vectors, of a batch or of a queue.
         negatives: (M, G) mask.
 
     Returns:
@@ -23,13 +31,24 @@ def nearest_similarity(
     return nearest.masked_fill(~usable, 0.0), usable
 
 
+def _log_gap(
+    similarity: torch.Tensor, negatives: torch.Tensor, floor: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """log max(1 - s, floor) of every row's nearest similarity s, (M,), and the usable rows.
+
+    Below the floor the gradient is zero.
+    """
+    nearest, usable = nearest_similarity(similarity, negatives)
+    return (1 - nearest).clamp(min=floor).log(), usable
+
+
 class KoLeo(nn.Module):
     """Differential entropy of the descriptors, to be minimised: they spread over the sphere.
 
         - mean over rows of log d,   d = max(2 - 2 s, floor)^(1/2),   s = nearest similarity
 
-    d is the distance of unit vectors (SSCD equation 3, floor 1e-6 on d^2). The hard-negative loss
-    of RDCD, -mean log(1 - s), is 2 KoLeo + log 2 over the same neighbours.
+    d is the distance of unit vectors (SSCD equation 3, floor 1e-6 on d^2). Rows without a negative
+    do not count.
     """
 
     def __init__(self, floor: float = 1e-6):
@@ -37,7 +56,25 @@ class KoLeo(nn.Module):
         self.floor = floor
 
     def forward(self, similarity: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
-        """Loss of similarities (M, G); rows without a negative do not count."""
-        nearest, usable = nearest_similarity(similarity, negatives)
-        distance = (2 - 2 * nearest).clamp(min=self.floor).sqrt()
-        return -(distance.log() * usable).sum() / usable.sum().clamp(min=1)
+        """Loss of similarities (M, G) with their mask of negatives."""
+        log_gap, usable = _log_gap(similarity, negatives, self.floor / 2)
+        return mean_over(-(log_gap + math.log(2)) / 2, usable)
+
+
+class HardNegative(nn.Module):
+    """Push away the nearest entry of a queue, against collapse onto few dimensions (RDCD).
+
+        - mean over rows of log max(1 - s, floor) = 2 KoLeo + log 2
+
+    over the same neighbours, while none is at the floor (1e-3 on 1 - s). Rows without a negative
+    do not count.
+    """
+
+    def __init__(self, floor: float = 1e-3):
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, similarity: torch.Tensor, negatives: torch.Tensor) -> torch.Tensor:
+        """Loss of similarities (M, K) with their mask of negatives."""
+        log_gap, usable = _log_gap(similarity, negatives, self.floor)
+        return mean_over(-log_gap, usable)

@@ -1,4 +1,4 @@
-"""All-gather with gradients: every process sees the rows of all processes."""
+"""Collectives with gradients: every process sees the rows of all processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ def rank() -> int:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(context, rows: torch.Tensor) -> torch.Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
         context.rows = len(rows)
-        return torch.cat(parts)  # (W*M, D)
+        return _gather_plain(rows)  # (W*M, D)
 
     @staticmethod
     def backward(context, gradient: torch.Tensor) -> torch.Tensor:
@@ -55,3 +53,17 @@ def _gather_plain(rows: torch.Tensor) -> torch.Tensor:
     parts = [torch.empty_like(rows) for _ in range(world_size())]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
+
+
+def mean_over(terms: torch.Tensor, usable: torch.Tensor) -> torch.Tensor:
+    """Mean of the terms (M,) of those rows that `usable` (M,) marks; 0 where there are none.
+
+    With several processes the sum is divided by the mean number of usable rows of a process: the
+    average over processes is the mean over all usable rows, however they are spread.
+    """
+    count = usable.sum().to(terms.dtype)
+    if world_size() > 1:
+        dist.all_reduce(count)
+        count = count / world_size()
+    # One division for every count: clamping at 1 would be wrong for a mean number below 1.
+    return (terms * usable).sum() / torch.where(count > 0, count, torch.ones_like(count))

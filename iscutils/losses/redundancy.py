@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from iscutils.losses.contrastive import at_least_float32
 from iscutils.losses.gather import gather
 
 
@@ -40,6 +41,6 @@ class BarlowTwins(nn.Module):
 
 
 def _standardise(rows: torch.Tensor) -> torch.Tensor:
-    rows = rows if rows.dtype == torch.float64 else rows.float()
+    rows = at_least_float32(rows)
     centred = rows - rows.mean(0)
     return centred / (centred.square().mean(0) + 1e-5).sqrt()

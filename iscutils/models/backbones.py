@@ -1,49 +1,147 @@
-"""Convolutional trunks by timm name, as feature maps."""
+"""Trunks by name, as feature maps (convolutional networks) or tokens (vision transformers)."""
 
 from __future__ import annotations
 
 import difflib
+from collections import OrderedDict
 
 import timm
 import torch
+import torchvision
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torchvision.models.regnet import ResBottleneckBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from iscutils.artifacts import KitError
 
+TORCHVISION = "torchvision:"
+# Families whose classifiers run their children one after the other: all but the last layers is
+# the trunk.
+_FAMILIES = ("resnet", "resnext", "wide_resnet", "regnet", "efficientnet", "mobilenet")
+_CLASSIFIER = ("avgpool", "fc", "classifier")
+# The trunk of SSCD "large"; torchvision has ready-made ones of 32x8d and 64x4d alone.
+_RESNEXT = "resnext101_32x4d"
+_RESIDUAL = ("resnet", "resnext", "regnet")  # families whose last gammas can start at 0
+
 
 class Backbone(nn.Module):
-    """A timm network without classifier and pooling: (B, 3, H, W) -> map (B, C, h, w).
+    """A network without classifier and pooling: (B, 3, H, W) -> map (B, C, h, w) or tokens.
+
+    Vision transformers give tokens (B, 1 + h w, C) after the last norm, the class token first;
+    they take every image size that their patch divides.
 
     Args:
-        name: timm model name, e.g. `resnet10t`, `resnet50`, `mobilenetv3_small_100`.
-        pretrained: download timm's weights (network access, only when asked for).
+        name: timm model name, e.g. `resnet10t`, `mobilevit_s`, `vit_base_patch16_224.dino`, or
+            `torchvision:` and torchvision's name, e.g. `torchvision:resnet50`.
+        pretrained: download timm's or torchvision's weights (network access, only when asked for);
+            see `weights_licence`.
         zero_gamma: start the last batch norm of every residual block at 0, so that blocks begin
             as identities (needed by SSCD with a strong entropy term).
     """
 
     def __init__(self, name: str, pretrained: bool = False, zero_gamma: bool = False):
         super().__init__()
-        if name not in timm.list_models():
-            close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise KitError(f"timm knows no model '{name}'{hint}")
         self.name = name
-        # ResNets of timm start their last gammas at 0 unless told otherwise.
-        options = {"zero_init_last": zero_gamma} if "resnet" in name or "resnext" in name else {}
-        self.net = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, global_pool="", **options
-        )
-        self.channels = self._channels()
+        if zero_gamma and not any(family in name for family in _RESIDUAL):
+            raise KitError(
+                f"'{name}' has no last gammas of residual blocks that could start at 0: set "
+                "zero_gamma=False"
+            )
+        build = _torchvision if name.startswith(TORCHVISION) else _timm
+        try:
+            self.net = build(name.removeprefix(TORCHVISION), pretrained, zero_gamma)
+        except OSError as error:
+            raise KitError(
+                f"the weights of '{name}' cannot be downloaded ({error}): connect, or start from "
+                "random weights with pretrained=False"
+            ) from error
+        self.tokens = isinstance(self.net, VisionTransformer)
+        # Side of a patch in pixels, which divides the image size; 1 = any size.
+        self.patch = self.net.patch_embed.patch_size[0] if self.tokens else 1
+        self.prefix = self.net.num_prefix_tokens if self.tokens else 0
+        # Values of an image once pooled: those of the class token and of the patches, or the map's.
+        self.channels = 2 * self.net.embed_dim if self.tokens else self._channels()
 
     @torch.no_grad()
     def _channels(self) -> int:
         training = self.net.training
-        features = self.net.eval()(torch.zeros(1, 3, 64, 64))
+        try:
+            features = self.net.eval()(torch.zeros(1, 3, 64, 64))
+        except (AssertionError, RuntimeError):  # networks for one image size
+            features = torch.empty(0)
         self.net.train(training)
         if features.ndim != 4:
-            raise KitError(f"'{self.name}' gives no feature map: choose a convolutional network")
+            raise KitError(
+                f"'{self.name}' gives no feature map: choose a convolutional network or a plain "
+                "vision transformer (vit_*, deit_*)"
+            )
         return features.shape[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Feature map (B, C, h, w) of normalised images (B, 3, H, W)."""
-        return self.net(images)
+        """Feature map (B, C, h, w) or tokens (B, 1 + h w, C) of normalised images (B, 3, H, W)."""
+        features = self.net(images)
+        if self.prefix > 1:  # registers and distillation tokens describe no place
+            features = torch.cat([features[:, :1], features[:, self.prefix :]], dim=1)
+        return features
+
+
+def weights_licence(name: str) -> str:
+    """Licence of the weights that `Backbone(name, pretrained=True)` downloads, as published."""
+    if name.startswith(TORCHVISION):
+        return "bsd-3-clause (torchvision), trained on ImageNet"
+    pretrained = timm.get_pretrained_cfg(name)
+    return (pretrained.license if pretrained else None) or "not stated"
+
+
+def _timm(name: str, pretrained: bool, zero_gamma: bool) -> nn.Module:
+    if name.split(".")[0] not in timm.list_models():
+        raise KitError(f"timm knows no model '{name}'{_hint(name, timm.list_models())}")
+    options = {}
+    if any(family in name for family in _RESIDUAL):
+        # timm starts the last gammas at 0 unless told otherwise.
+        options["zero_init_last"] = zero_gamma
+    if name.startswith(("vit_", "deit")):
+        options["dynamic_img_size"] = True
+    try:
+        return timm.create_model(
+            name, pretrained=pretrained, num_classes=0, global_pool="", **options
+        )
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise KitError(f"'{name}' is no trunk for the kit ({reason}): choose another") from error
+
+
+def _torchvision(name: str, pretrained: bool, zero_gamma: bool) -> nn.Module:
+    known = [n for n in torchvision.models.list_models() if n.startswith(_FAMILIES)] + [_RESNEXT]
+    if name not in known:
+        raise KitError(f"torchvision has no trunk '{name}'{_hint(name, known)}")
+    if name == _RESNEXT:
+        if pretrained:
+            raise KitError(
+                f"torchvision has no weights of {_RESNEXT}: set pretrained=False, or load those of "
+                "SSCD by the name sscd_disc_large"
+            )
+        network = ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4)
+    else:
+        weights = "DEFAULT" if pretrained else None
+        network = torchvision.models.get_model(name, weights=weights)
+    if zero_gamma:
+        for block in network.modules():
+            _zero_last_gamma(block)
+    layers = [item for item in network.named_children() if item[0] not in _CLASSIFIER]
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _zero_last_gamma(block: nn.Module) -> None:
+    if isinstance(block, Bottleneck):
+        nn.init.zeros_(block.bn3.weight)
+    elif isinstance(block, BasicBlock):
+        nn.init.zeros_(block.bn2.weight)
+    elif isinstance(block, ResBottleneckBlock):
+        nn.init.zeros_(block.f.c[1].weight)  # convolution, then its batch norm
+
+
+def _hint(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,26 +1,25 @@
-"""The descriptor network every system of the kit shares, and its folder on disc."""
+"""The descriptor network every system of the kit shares, and how it is written to disc."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, atomic_path, content_key, file_hash, write_json
+from iscutils.artifacts import KitError, atomic_path, write_json
 from iscutils.models.backbones import Backbone
-from iscutils.models.pooling import GeM
+from iscutils.models.pooling import GeM, TokenGeM
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as all five systems use
+NECK_WIDTH = 1280  # of MobileNetV3-Large's published classifier
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,27 @@ class DescriptorConfig:
     gem: float = 3.0  # power of the generalised mean
     hidden: int = 0  # width of a linear layer before the last one (distilled students); 0 = none
     zero_gamma: bool = False
+    neck: str = ""  # "hardswish": linear layer to 1280 values and Hardswish, before the head
+    dropout: float = 0.0  # share of the values before the head that training sets to 0
+
+
+# Students of kd_icd and RDCD: what they need besides sizes. MobileNetV3 keeps the wide layer of its
+# classifier; the others have their head on the pooled features.
+STUDENTS: dict[str, dict[str, str]] = {
+    "resnet18": {"backbone": "torchvision:resnet18"},
+    "efficientnet_b0": {"backbone": "torchvision:efficientnet_b0"},
+    "mobilenet_v3_large": {"backbone": "torchvision:mobilenet_v3_large", "neck": "hardswish"},
+    "mobilevit_s": {"backbone": "mobilevit_s"},
+    "regnet_y_800mf": {"backbone": "torchvision:regnet_y_800mf"},
+    "fastvit_t12": {"backbone": "fastvit_t12"},
+}
+
+
+def student_config(name: str, dim: int, hidden: int = 0, **others: Any) -> DescriptorConfig:
+    """Configuration of a student by its published name (see `STUDENTS`) or any backbone's name."""
+    return DescriptorConfig(
+        **{"backbone": name, **STUDENTS.get(name, {}), "dim": dim, "hidden": hidden, **others}
+    )
 
 
 class Descriptor(nn.Module):
@@ -48,13 +68,21 @@ class Descriptor(nn.Module):
     ):
         super().__init__()
         self.config = config or DescriptorConfig()
+        _check(self.config)
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
             torch.manual_seed(seed)
             self.backbone = Backbone(
                 self.config.backbone, pretrained=pretrained, zero_gamma=self.config.zero_gamma
             )
-            self.head = _head(self.backbone.channels, self.config.hidden, self.config.dim)
-        self.pool = GeM(self.config.gem)
+            pool = TokenGeM if self.backbone.tokens else GeM
+            self.pool = pool(self.config.gem)
+            width = self.backbone.channels
+            self.neck: nn.Module = nn.Identity()
+            if self.config.neck:
+                self.neck = nn.Sequential(*_linear(width, NECK_WIDTH), nn.Hardswish())
+                width = NECK_WIDTH
+            self.dropout = nn.Dropout(self.config.dropout)
+            self.head = _head(width, self.config.hidden, self.config.dim)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -68,25 +96,56 @@ class Descriptor(nn.Module):
 
     @property
     def name(self) -> str:
-        return f"{self.config.backbone}-{self.dim}d"
+        # It becomes part of file names, where a colon is not welcome everywhere.
+        return f"{self.config.backbone.replace(':', '-')}-{self.dim}d"
 
     def pooled(self, images: torch.Tensor) -> torch.Tensor:
         """Pooled backbone features (B, C) of images (B, 3, H, W) in [0, 1]."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected images (B, 3, H, W), got {tuple(images.shape)}")
+        patch = self.backbone.patch
+        if images.shape[2] % patch or images.shape[3] % patch:
+            raise KitError(
+                f"images of {images.shape[2]} x {images.shape[3]} pixels do not divide into the "
+                f"patches of '{self.config.backbone}': choose sides that are multiples of {patch} "
+                "(resize='squash')"
+            )
         return self.pool(self.backbone((images - self.mean) / self.std))
+
+    def expand(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Wide features h (B, hidden) and descriptor z (B, D) of pooled features, not normalised.
+
+        z is linear in h; without `hidden`, h is z itself.
+        """
+        features = self.dropout(self.neck(pooled))
+        if not self.config.hidden:
+            compact = self.head(features)
+            return compact, compact
+        wide = self.head[0](features)
+        return wide, self.head[1](wide)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Unit descriptors (B, D) of images (B, 3, H, W) in [0, 1]."""
-        return F.normalize(self.head(self.pooled(images)).float(), dim=1)
+        return F.normalize(self.expand(self.pooled(images))[1].float(), dim=1)
 
-    def start_from(self, folder: str | Path | None) -> Descriptor:
-        """Copy the backbone weights of a model folder (None: keep the own); returns itself."""
-        if folder is not None:
-            other = load(folder)
+    def start_from(self, model: str | Path | None) -> Descriptor:
+        """Copy the backbone weights of whatever `load` reads (None: keep the own); returns itself.
+
+        Raises:
+            KitError: that model has another backbone.
+        """
+        if model is not None:
+            from iscutils.models.loading import load  # it builds Descriptors
+
+            other = load(model)
+            if not isinstance(other, Descriptor):
+                raise KitError(
+                    f"{model} is a TorchScript file, for inference alone: start from the same "
+                    "weights in torchvision or classy layout, or from a model folder"
+                )
             if other.config.backbone != self.config.backbone:
                 raise KitError(
-                    f"{folder} has backbone '{other.config.backbone}', not "
+                    f"{model} has backbone '{other.config.backbone}', not "
                     f"'{self.config.backbone}': pretrain this one, or set from_pretrained=False"
                 )
             self.backbone.load_state_dict(other.backbone.state_dict())
@@ -120,41 +179,6 @@ class Descriptor(nn.Module):
         return Path(folder)
 
 
-def _save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, path)
-
-
-def _head(channels: int, hidden: int, dim: int) -> nn.Module:
-    if dim == 0:
-        return nn.Identity()
-    widths = [channels, *([hidden] if hidden else []), dim]
-    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    for layer in layers:
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
-
-
-def load(folder: str | Path) -> Descriptor:
-    """Load a model folder (`config.json` + `model.safetensors`) in eval mode.
-
-    Raises:
-        KitError: the folder or one of its files is missing or does not fit.
-    """
-    folder = Path(folder)
-    config_file, weights_file = folder / "config.json", folder / "model.safetensors"
-    for file in (config_file, weights_file):
-        if not file.is_file():
-            raise KitError(f"{folder} is no model folder: {file.name} is missing")
-    try:
-        model = Descriptor(DescriptorConfig(**json.loads(config_file.read_text())))
-        model.load_state_dict(load_file(weights_file))
-    except (TypeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise KitError(f"{folder}: weights and config.json do not fit ({reason})") from error
-    return model.eval()
-
-
 def state_key(model: nn.Module) -> str:
     """Ten hexadecimal digits that change with any weight or buffer of a network."""
     digest = hashlib.sha256()
@@ -164,9 +188,33 @@ def state_key(model: nn.Module) -> str:
     return digest.hexdigest()[:10]
 
 
-def model_key(folder: str | Path) -> str:
-    """Ten hexadecimal digits that change with a model folder's weights or configuration."""
-    folder = Path(folder)
-    return content_key(
-        (folder / "config.json").read_text(), file_hash(folder / "model.safetensors")
-    )
+def _save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, path)
+
+
+def _check(config: DescriptorConfig) -> None:
+    if config.neck not in ("", "hardswish"):
+        raise KitError(f"neck '{config.neck}' is unknown: choose 'hardswish', or '' for none")
+    if not 0 <= config.dropout < 1:
+        raise KitError(f"dropout {config.dropout} is no share of the values: choose 0 up to .9")
+    if not config.dim and (config.hidden or config.neck):
+        raise KitError(
+            "dim 0 means the pooled features themselves: with a hidden layer or a neck, give the "
+            "descriptor's number of values as dim"
+        )
+
+
+def _head(channels: int, hidden: int, dim: int) -> nn.Module:
+    if dim == 0:
+        return nn.Identity()
+    layers = _linear(channels, *([hidden] if hidden else []), dim)
+    return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
+
+def _linear(*widths: int) -> list[nn.Linear]:
+    """Linear layers from each width to the next one, Xavier-uniform with zero biases."""
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layers

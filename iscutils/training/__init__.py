@@ -12,16 +12,18 @@ from iscutils.training.fit import (
     steps_of,
     training_data,
 )
+from iscutils.training.kd_icd import KdIcd
 from iscutils.training.method import Method, TrainConfig
-from iscutils.training.optimisers import LARS, make_optimiser, warmup_cosine
+from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warmup_cosine
 from iscutils.training.pixels import Pixels, cache_pixels, to_views
-from iscutils.training.relational import Distillation
+from iscutils.training.rdcd import RDCD
 from iscutils.training.sscd import SSCD
+from iscutils.training.watch import spread
 
 METHODS = {
     "pretrain": {"barlow_twins": Barlow},
     "train": {"sscd": SSCD},
-    "distil": {"relational": Distillation},
+    "distil": {"rdcd": RDCD, "kd_icd": KdIcd},
 }
 
 
@@ -36,9 +38,10 @@ def choose(method: str, stage: str) -> type[Method]:
 __all__ = [
     "LARS",
     "METHODS",
+    "RDCD",
     "SSCD",
     "Barlow",
-    "Distillation",
+    "KdIcd",
     "Method",
     "Pixels",
     "TrainConfig",
@@ -51,8 +54,10 @@ __all__ = [
     "pick_precision",
     "read_history",
     "read_probes",
+    "scaled_rate",
+    "spread",
     "steps_of",
-    "training_data",
     "to_views",
+    "training_data",
     "warmup_cosine",
 ]

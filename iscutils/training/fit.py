@@ -1,4 +1,10 @@
-"""One `fit` for every method: Lightning trains, the finished model is a folder."""
+"""One `fit` for every method: Lightning trains, the finished model is a folder.
+
+Several processes: `devices=4` starts four of them, from a notebook or a script. Under
+`torchrun --nproc-per-node 4 [--nnodes 2] script.py`, `devices` is the number of all processes, here
+4 or 8. Each takes `batch_size` images a step; losses and gradients are those of one process with
+the whole batch, batch norms included on GPUs.
+"""
 
 from __future__ import annotations
 
@@ -142,6 +148,7 @@ def fit(
     L.seed_everything(config.seed, verbose=False)
     loader = _loader(pixels, config)
     method.to(memory_format=torch.channels_last)
+    method.train()  # a network read from a folder comes in eval mode
     trainer = _trainer(config, chosen, precision, last, probe)
     with warnings.catch_warnings():
         for known in _KNOWN_WARNINGS:
@@ -149,14 +156,22 @@ def fit(
         trainer.fit(method, loader, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    if not method.history:  # processes that a notebook started have it
+        method.on_load_checkpoint(torch.load(last, map_location="cpu", weights_only=True))
+    if trainer.is_global_zero:
+        _save(method, out)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.strategy.barrier()  # all processes find the folder finished
+    method.eval()
+    return out
+
+
+def _save(method: Method, out: Path) -> None:
     history, probes = pd.DataFrame(method.history), pd.DataFrame(method.probes)
     texts = {"history.csv": history.to_csv(index=False)}
     if len(probes):
         texts["probe.csv"] = probes.to_csv(index=False)
     method.model.save(out, history.iloc[-1].to_dict(), texts, _extra(method))
-    method.eval()
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return out
 
 
 def _loader(pixels: Pixels | EditedViews, config: TrainConfig) -> DataLoader:
@@ -261,15 +276,30 @@ def _trainer(
     probe: Callable[[Descriptor], dict[str, float]] | None,
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    nodes = _nodes(config.devices)
     return L.Trainer(
         max_epochs=config.epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=config.devices,
+        devices=config.devices // nodes,
+        num_nodes=nodes,
         precision=precision,
-        sync_batchnorm=config.devices > 1 and device.type == "cuda",
+        sync_batchnorm=config.devices > 1 and device.type == "cuda",  # torch has it for GPUs only
+        use_distributed_sampler=False,  # `EpochSampler` shares the images out itself
         callbacks=[_Progress(), *([_Probing(probe)] if probe else []), _KeepLast(last)],
         enable_progress_bar=False,
         logger=False,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
+
+
+def _nodes(devices: int) -> int:
+    """Number of machines: 1, or as many as torchrun runs on."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 1
+    started = int(os.environ["WORLD_SIZE"])
+    if started != devices:
+        raise KitError(
+            f"torchrun started {started} processes, but devices is {devices}: set devices={started}"
+        )
+    return int(os.environ.get("GROUP_WORLD_SIZE", 1))

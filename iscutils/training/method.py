@@ -12,10 +12,11 @@ import torch
 from iscutils.artifacts import KitError, content_key
 from iscutils.edits import load_recipe
 from iscutils.edits.tensor import TensorEdits
-from iscutils.losses import rank
+from iscutils.losses import MemoryQueue, rank
 from iscutils.models import state_key
 from iscutils.training.optimisers import make_optimiser, warmup_cosine
 from iscutils.training.pixels import to_views
+from iscutils.training.watch import Recent, spread
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,17 @@ class TrainConfig:
     epochs: int = 10
     batch_size: int = 128  # images a process and step; each gives two views
     size: int = 80  # side of a view in pixels
-    rate: float = 2e-3  # learning rate at its highest
+    rate: float = 2e-3  # learning rate at its highest; see `scaled_rate`
     optimiser: str = "adamw"  # adamw, sgd or lars
     weight_decay: float = 1e-2
+    exclude_norms: bool = False  # biases and norm layers without decay, and without LARS scaling
+    clip: float = 0.0  # longest gradient, larger ones are shortened; 0: as they are
     warmup: float = 0.05  # share of all steps
     strength: float = 1.0  # of the edits, at its highest
     ramp: float = 0.5  # share of all steps over which the edits grow from 0.3 to full strength
     mild_first: bool = True  # the first view is nearly unedited, as a reference is
     seed: int = 0
-    devices: int = 1
+    devices: int = 1  # processes that train together, on all machines
     precision: str = "auto"  # auto, 32-true or bf16-mixed
     recipe: str = "training"  # of the edits
     path: str = "tensor"  # "tensor": whole batches of cached pixels; "images": one file at a time
@@ -52,7 +55,8 @@ class Method(L.LightningModule):
     Images are photographs, edited here as a batch, or pairs of views that were edited before.
 
     Random numbers come from (seed, step, process): a resumed run draws what an unbroken one does.
-    The history of every step, and what a probe measured, are part of the checkpoint.
+    The history of every step, and what a probe measured, are part of the checkpoint. The last step
+    of an epoch also has what `spread` says of the epoch's latest descriptors.
     """
 
     def __init__(self, config: TrainConfig, total_steps: int, **settings: Any):
@@ -68,11 +72,12 @@ class Method(L.LightningModule):
             raise KitError(f"training path '{config.path}' is unknown: choose tensor or images")
         self.history: list[dict[str, float]] = []
         self.probes: list[dict[str, float]] = []
+        self.recent = Recent()
 
     def key(self) -> str:
         """Ten hexadecimal digits of everything but the images that decides the trained weights."""
         config = asdict(self.config)
-        del config["devices"], config["workers"]  # change the speed alone
+        del config["workers"]  # changes the speed alone
         recipe = self.recipe.key()
         return content_key(type(self).__name__, config, recipe, self.settings, state_key(self))
 
@@ -103,6 +108,15 @@ class Method(L.LightningModule):
         generator = torch.Generator(device)
         return generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
+    def setup(self, stage: str) -> None:
+        # Queues hold the same rows on every process: sending them at every step would be waste.
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{name}.{buffer}"
+            for name, module in self.named_modules()
+            if isinstance(module, MemoryQueue)
+            for buffer, _ in module.named_buffers()
+        ]
+
     def training_step(self, batch, _index: int) -> torch.Tensor:
         pixels, ids = batch
         parts = self.loss(to_views(pixels), ids)
@@ -110,10 +124,26 @@ class Method(L.LightningModule):
         self.history.append({"step": self.global_step, **row})
         return parts["loss"]
 
+    def on_train_epoch_end(self) -> None:
+        rows = self.recent.take()
+        if rows is not None and self.history:
+            self.history[-1].update(spread(rows))
+
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
+        if self.config.clip:
+            norm = torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip)
+            self.history[-1]["gradient_norm"] = float(norm)  # before it is shortened
+
     def configure_optimizers(self):
         config = self.config
         optimiser = make_optimiser(
-            config.optimiser, self.parameters(), config.rate, config.weight_decay
+            config.optimiser,
+            self.parameters(),
+            config.rate,
+            config.weight_decay,
+            config.exclude_norms,
         )
         warmup = int(config.warmup * self.total_steps)
         schedule = torch.optim.lr_scheduler.LambdaLR(

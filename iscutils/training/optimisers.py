@@ -17,8 +17,9 @@ class LARS(Optimizer):
     For a parameter p with gradient g, both not zero:
         g' = trust |p| / (|g| + decay |p| + 1e-8) (g + decay p),   otherwise g' = g
         buffer = momentum buffer + g',   p = p - rate buffer
-    One group, all parameters, biases and norms included. Source: You et al., "Large Batch Training
-    of Convolutional Networks", 2017; SSCD's released settings.
+    One group, all parameters, biases and norms included, as SSCD is trained; a group with trust 0
+    takes plain g. Source: You et al., "Large Batch Training of Convolutional Networks", 2017;
+    SSCD's released settings.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LARS(Optimizer):
     def _update(self, parameter: torch.Tensor, group: dict) -> None:
         gradient, decay = parameter.grad, group["weight_decay"]
         weight_norm, gradient_norm = parameter.norm(), gradient.norm()
-        if weight_norm > 0 and gradient_norm > 0:
+        if group["trust"] and weight_norm > 0 and gradient_norm > 0:
             scale = group["trust"] * weight_norm / (gradient_norm + decay * weight_norm + 1e-8)
             gradient = (gradient + decay * parameter) * scale
         state = self.state[parameter]
@@ -58,17 +59,40 @@ class LARS(Optimizer):
 
 
 def make_optimiser(
-    name: str, parameters: Iterable[torch.nn.Parameter], rate: float, weight_decay: float
+    name: str,
+    parameters: Iterable[torch.nn.Parameter],
+    rate: float,
+    weight_decay: float,
+    exclude_norms: bool = False,
 ) -> Optimizer:
-    """Optimiser by name: `adamw`, `sgd` (momentum .9) or `lars`."""
+    """Optimiser by name: `adamw`, `sgd` (momentum .9) or `lars`, for what has a gradient.
+
+    With `exclude_norms` biases and norm layers (tensors of one dimension) form a group of their
+    own, without weight decay and, in LARS, without scaling.
+    """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [{"params": parameters}]
+    if exclude_norms:
+        flat = {"weight_decay": 0.0, **({"trust": 0.0} if name == "lars" else {})}
+        groups = [
+            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], **flat},
+        ]
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=weight_decay)
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=weight_decay)
+        return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=weight_decay)
     if name == "lars":
-        return LARS(parameters, lr=rate, weight_decay=weight_decay)
+        return LARS(groups, lr=rate, weight_decay=weight_decay)
     raise KitError(f"optimiser '{name}' is unknown: choose adamw, sgd or lars")
+
+
+def scaled_rate(base: float, global_batch: int) -> float:
+    """Learning rate for a global batch in images: base x batch / 256.
+
+    Published bases: .3 for SSCD and kd_icd with LARS, 1 for RDCD with SGD.
+    """
+    return base * global_batch / 256
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

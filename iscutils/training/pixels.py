@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from iscutils.artifacts import KitError, atomic_path, content_key, write_json
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
+from iscutils.losses import rank, world_size
 from iscutils.preprocess import load_prepared
 
 SHARD = 2048  # images a file
@@ -74,7 +75,9 @@ def to_views(pixels: torch.Tensor) -> torch.Tensor:
 class EpochSampler(Sampler[int]):
     """A new order of the indices each epoch, fixed by (seed, epoch): resuming repeats it.
 
-    With `mark` it gives (epoch, index): loader processes learn the epoch with every item.
+    Of W processes each takes every W-th index: at a step they hold the images that one process
+    with a batch W times as large would. With `mark` it gives (epoch, index): loader processes learn
+    the epoch with every item.
     """
 
     def __init__(self, count: int, seed: int, mark: bool = False):
@@ -85,11 +88,12 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // world_size()
 
     def __iter__(self):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return iter([(self.epoch, i) if self.mark else i for i in order.tolist()])
+        own = order[rank() :: world_size()][: len(self)]
+        return iter([(self.epoch, i) if self.mark else i for i in own.tolist()])
 
 
 def cache_pixels(

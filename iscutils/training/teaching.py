@@ -1,0 +1,69 @@
+"""What methods with a teacher or a queue share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from iscutils.artifacts import KitError
+from iscutils.losses import unit
+from iscutils.models import state_key
+from iscutils.training.method import Method, TrainConfig
+
+ENTRIES = 65_536  # of a queue in the papers
+
+
+class Taught(Method):
+    """A method whose student may learn from a frozen teacher, and that may keep queues.
+
+    The teacher sits in a list: it is no sub-module, so nothing trains it, switches its mode, wraps
+    it for several processes, converts its batch norms or stores it; its weights are part of the
+    key.
+    """
+
+    def __init__(
+        self, config: TrainConfig, total_steps: int, teacher: nn.Module | None, **settings: Any
+    ):
+        known = None if teacher is None else state_key(teacher)
+        super().__init__(config, total_steps, teacher=known, **settings)
+        self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher, if there is one."""
+        return self._teacher[0] if self._teacher else None
+
+    def on_fit_start(self) -> None:
+        for teacher in self._teacher:
+            teacher.to(self.device)
+
+    @torch.no_grad()
+    def target(self, views: torch.Tensor) -> torch.Tensor:
+        """The teacher's unit vectors (M, width) of views (M, 3, S, S), in float32."""
+        return unit(self._teacher[0](views))
+
+
+def queue_size(asked: int, config: TrainConfig, total_steps: int, share: int, views: int) -> int:
+    """Entries of a queue; 0 asks for 65,536, but at most a share of the training images.
+
+    Args:
+        asked: entries the user wants, 0 for the default.
+        share: the queue holds at most one `share`-th of the images: else it is full of older
+            views of the images of the batch.
+        views: rows each image of a step writes.
+
+    Raises:
+        KitError: one step writes more rows than there are entries.
+    """
+    step = config.batch_size * config.devices
+    images = total_steps // config.epochs * step  # of an epoch
+    size = asked or min(ENTRIES, max(1, images // share))
+    if views * step > size:
+        whose = "asked for" if asked else f"one {share}th of about {images} training images"
+        raise KitError(
+            f"a step writes {views * step} rows into a queue of {size} ({whose}): set queue to "
+            f"{views * step} or more, or lower batch_size"
+        )
+    return size
