@@ -1,8 +1,10 @@
 """The whole chain in one run: images to matches, killed half-way and continued."""
 
 import csv
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -83,3 +85,33 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     assert (tmp_path / "log").read_text().count("finished, skipped") == finished > 0
     for name in ("candidates.csv", "matches.csv"):
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("system", "only", "published"),
+    [
+        ("sscd", "03", "teacher"),
+        ("kd_icd", "04", "student"),
+        ("rdcd", "04", "student"),
+    ],
+)
+def test_parameter_sets_of_the_systems_run_at_smoke_scale(smoke, tmp_path, system, only, published):
+    """`run SYSTEM smoke`: the published settings, but small; its teacher is that of the run."""
+    before, _ = smoke
+    runs = tmp_path / "runs"
+    shutil.copytree(before, runs / "again")
+    command = [sys.executable, "-m", "iscutils", "run", system, "smoke"]
+    done = subprocess.run(
+        [*command, "--only", only, "--name", "again"],
+        cwd=ROOT,
+        env=os.environ | {"ISCUTILS_RUNS": str(runs)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    artifacts = json.loads((runs / "again" / "artifacts.json").read_text())
+    earlier = json.loads((before / "artifacts.json").read_text())
+    assert artifacts[published] != earlier[published]
+    metrics = json.loads((runs / "again" / "metrics.json").read_text())
+    assert metrics["04_distillation"]["method"] == (system if only == "04" else "kd_icd")
