@@ -36,6 +36,7 @@ BENCH_DATA ?= ../shared/bench
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/evaluation_speed.py
+	@$(BIN)/python benchmarks/synthesis_speed.py
 	@$(BIN)/python benchmarks/training_speed.py
 	@if [ -d $(BENCH_DATA) ]; then \
 		$(BIN)/python benchmarks/baselines.py $(BENCH_DATA); \
