@@ -3,9 +3,9 @@
     python benchmarks/synthesis_speed.py [FOLDER] [--images 60] [--parts recipes workers operations]
 
 FOLDER holds photographs; without one, the builtin images are used, drawn as JPEGs of 500 px.
-recipes: images a second of processor time, from JPEG file to edited 8-bit picture (best of five rounds,
-taken in turns, so that other work on the machine touches both alike). AugLy cannot turn hues and
-its perspective fails today: hues are left out on both sides, the perspective on AugLy's.
+recipes: images a second of processor time, from JPEG file to edited 8-bit picture (best of five
+rounds, taken in turns, so that other work on the machine touches both alike). AugLy cannot turn
+hues and its perspective fails today: hues are left out on both sides, the perspective on AugLy's.
 workers: a training set on disc with one process and with two.
 operations: milliseconds of every operation on 512 x 512 px, slowest first.
 """

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from PIL import Image
 
 from iscutils.descriptors.hashes import pdq
@@ -88,6 +89,9 @@ def frontier(table: pd.DataFrame) -> np.ndarray:
             part = part if column == "bytes" else part.tail(1)
             ax.plot(part[column], part["uap"], "o", color=f"C{i}", label=name, ms=6, **style)
         ax.set(xscale="log", xlabel=f"{column} (M)" if column == "weights" else column)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.3)
     axes[0].set(ylabel="µAP on held-out images", ylim=(0, None))
