@@ -15,8 +15,8 @@ from iscutils.edits.parameters import SEED, Real, Whole
 from iscutils.edits.record import Step, shift
 from iscutils.edits.registry import operation
 
-SEARCH_SIDE = 160  # px; the trained windows have 24
-LEAST_FACE = 30  # px at that size: 3/16 of the long side
+SEARCH_SIDE = 128  # px; the trained windows have 24
+LEAST_FACE = 32  # px at that size: a quarter of the long side; half the windows of 3/16
 LEAST_HITS = 4  # windows that must agree; single hits are mostly chance
 
 
@@ -29,7 +29,7 @@ def _cascade() -> Cascade:
 def detect_faces(image: Image.Image) -> np.ndarray:
     """Boxes (N, 4) of frontal faces as x0, y0, x1, y1 px, the largest first.
 
-    Searched on a copy with a long side of at most 160 px, for faces from 3/16 of that on.
+    Searched on a copy with a long side of at most 128 px, for faces from a quarter of that on.
     """
     scale = min(1.0, SEARCH_SIDE / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
