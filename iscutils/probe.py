@@ -14,6 +14,12 @@ from iscutils.models import Descriptor
 from iscutils.training import Pixels, to_views
 
 
+def shrink(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images (N, 3, H, W) in [0, 1] squashed to (N, 3, size, size), anti-aliased."""
+    shrunk = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    return shrunk.clamp(0, 1)
+
+
 class Probe:
     """Searches edited copies of held-out images among them; call it with a network.
 
@@ -36,10 +42,7 @@ class Probe:
         self.ids = pixels.ids
         self.queries = TensorEdits(recipe, size)(images, generator)
         half = len(pixels) // 2
-        shrunk = torch.nn.functional.interpolate(
-            images[:half], (size, size), mode="bilinear", antialias=True
-        )
-        self.references = shrunk.clamp(0, 1)
+        self.references = shrink(images[:half], size)
         self.truth = pd.DataFrame(
             {
                 "query_id": [f"query of {name}" for name in self.ids],

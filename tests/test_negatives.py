@@ -1,11 +1,11 @@
 """Hard negative pairs: one scene or one category, never copies of each other."""
 
-import csv
 import re
 
 import cv2
 import numpy as np
 import pytest
+from folder_content import content, rows
 from PIL import Image, ImageFilter
 
 from iscutils.artifacts import KitError
@@ -44,16 +44,6 @@ def make(photos, out, count=4, of=None, *, executor=None, seed=1, **rest):
     return negatives.hard_negative_pairs(
         photos, of or recipe(), count, out, seed=seed, executor=executor or Executor(), **rest
     )
-
-
-def rows(file):
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def content(folder):
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_pairs_are_what_they_say(photos, tmp_path):

@@ -1,6 +1,5 @@
 """Training sets: whole, resumable, the same from any number of workers, honest about themselves."""
 
-import csv
 import io
 import json
 import shutil
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from folder_content import content, rows
 from PIL import Image
 
 from iscutils.artifacts import KitError, log
@@ -61,16 +61,6 @@ def photos(tmp_path):
 def synthesise(photos, out, per_image=3, recipe=MIXED, *, executor=None, **rest):
     return sets.synthesise(photos, recipe, per_image, out, executor=executor or Executor(),
                            **{"seed": 5, **rest})  # fmt: skip
-
-
-def content(folder):
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
-
-
-def rows(file):
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_every_picture_is_there_and_described(photos, tmp_path):

@@ -1,6 +1,5 @@
 """Query sets: the same bytes from any number of workers, resumed or not; honest ground truth."""
 
-import csv
 import json
 import os
 
@@ -8,6 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from folder_content import content, rows
 from PIL import Image
 
 from iscutils import edits
@@ -45,17 +45,6 @@ def synthesise(photos, out, *, workers=1, positives=6, negatives=5, seed=3, reci
             *photos, recipe, out, positives=positives, negatives=negatives, seed=seed,
             executor=executor, **rest,
         )  # fmt: skip
-
-
-def content(folder):
-    """Bytes of every file below a folder, by relative path."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
-
-
-def rows(file):
-    with open(file, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_layout_and_ground_truth(photos, tmp_path):

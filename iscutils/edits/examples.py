@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ from PIL import Image
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe, edit
 from iscutils.edits.record import Edited
-from iscutils.edits.registry import apply, draw_operation, grade_operation
+from iscutils.edits.registry import apply, grade_operation
 
 
 def apply_graded(
@@ -26,23 +25,6 @@ def apply_graded(
         name + " " * i: apply(image, [grade_operation(name, share)], donors)
         for name in names
         for i, share in enumerate((0.05, 0.5, 0.95))
-    }
-
-
-def apply_strengths(
-    image: Image.Image,
-    name: str,
-    parameter: str,
-    values: Sequence[Any],
-    donors: Sequence[Image.Image] = (),
-    seed: int = 0,
-) -> dict[str, Edited]:
-    """One operation at several values of one parameter, everything else the same."""
-    return {
-        f"{parameter} = {value}": apply(
-            image, [draw_operation(name, np.random.default_rng(seed), **{parameter: value})], donors
-        )
-        for value in values
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,20 +122,28 @@ def apply(
     16 megapixels are shrunk on the way (the homography says so). Raises `KitError` for an unknown
     operation or value, and for a composition without donors.
     """
-    return apply_steps(image, operations, donors)[-1]
+    last = deque(_states(image, operations, donors), maxlen=1)  # frees the pictures in between
+    return last.pop()
 
 
 def apply_steps(
     image: Image.Image, operations: Iterable[Operation], donors: Sequence[Image.Image] = ()
 ) -> list[Edited]:
     """Like `apply`, but every intermediate record, the unedited picture first."""
-    states = [_limited(Edited.of(image))]
+    return list(_states(image, operations, donors))
+
+
+def _states(
+    image: Image.Image, operations: Iterable[Operation], donors: Sequence[Image.Image]
+) -> Iterator[Edited]:
+    edited = _limited(Edited.of(image))
+    yield edited
     for name, values in operations:
         edit = find_edit(name)
         values = _checked(edit, values)
-        step = edit.function(states[-1].image, *_donors(edit, values, donors), **_own(edit, values))
-        states.append(_limited(states[-1].then(step, (name, values))))
-    return states
+        step = edit.function(edited.image, *_donors(edit, values, donors), **_own(edit, values))
+        edited = _limited(edited.then(step, (name, values)))
+        yield edited
 
 
 def _checked(edit: Edit, values: Mapping[str, Any]) -> dict[str, Any]:

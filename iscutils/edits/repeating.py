@@ -24,7 +24,7 @@ def repeat_edits(folder: str | Path, name: str, images: ImageSet, donors: ImageS
     table = read_manifest(folder, names=[name])
     if table.empty:
         raise KitError(f"picture '{name}' is not in {manifest_file(folder)}")
-    return _repeat(folder, table.iloc[0], images, donors)
+    return _repeat(table.iloc[0], read_state(folder)["source"], images, donors)
 
 
 def repeat_picture(folder: str | Path, name: str, images: ImageSet, donors: ImageSet) -> bytes:
@@ -37,24 +37,25 @@ def count_repeated(
     folder: str | Path, images: ImageSet, donors: ImageSet, limit: int = 10
 ) -> tuple[int, int]:
     """Make the first pictures again: (number with the bytes of their file, number made)."""
-    key = "query_id" if read_state(folder).get("kind") == "query set" else "image"
+    state = read_state(folder)
+    key = "query_id" if state.get("kind") == "query set" else "image"
     names = read_manifest(folder, columns=[key])[key][:limit].tolist()
     table = read_manifest(folder, names=names)
-    quality = read_state(folder)["quality"]
     equal = 0
     for _, row in table.iterrows():
-        again = encode_jpeg(_repeat(folder, row, images, donors).image, quality)
+        edited = _repeat(row, state["source"], images, donors)
+        again = encode_jpeg(edited.image, state["quality"])
         equal += again == picture_bytes(folder, row)
     return equal, len(table)
 
 
-def _repeat(folder: str | Path, row: pd.Series, images: ImageSet, donors: ImageSet) -> Edited:
+def _repeat(row: pd.Series, side: int, images: ImageSet, donors: ImageSet) -> Edited:
+    """The picture of a manifest row; side: at which photographs were opened, px."""
     negative = row.get("reference_id") == ""
     sources = donors if negative else images
     for name, where in ((row["source_id"], sources), *((name, donors) for name in row["donors"])):
         if name not in where.ids:
             raise KitError(f"photograph '{name}' of {row.iloc[0]} is missing in the given images")
-    # Of the recipe only the size counts at which photographs were opened.
-    recipe = Recipe("", "", Group("each", {}, ()), source=read_state(folder)["source"])
+    recipe = Recipe("", "", Group("each", {}, ()), source=side)  # nothing else of it counts
     maker = Maker(sources, donors, recipe, 0)
     return maker.again(sources.ids.index(row["source_id"]), row["operations"], row["donors"])

@@ -16,7 +16,7 @@ from iscutils.descriptors.hashes import pdq
 from iscutils.edits.tensor import TensorEdits
 from iscutils.figures.training import to_image
 from iscutils.models import Descriptor
-from iscutils.probe import Probe
+from iscutils.probe import Probe, shrink
 from iscutils.retrieval.whitening import Codec
 from iscutils.training import Pixels, TrainConfig, to_views
 
@@ -113,8 +113,7 @@ def views_in_the_plane(
     images = to_views(pixels.__getitems__(list(range(photos)))[0]).repeat(views, 1, 1, 1)
     edits = TensorEdits(config.recipe, config.size)
     edited = edits(images, torch.Generator().manual_seed(config.seed), 0.6)
-    small = torch.nn.functional.interpolate(images[:photos], (config.size,) * 2, antialias=True,
-                                            mode="bilinear")  # fmt: skip
+    small = shrink(images[:photos], config.size)
     rows = torch.cat([small, edited])  # the photographs, then their views
     _, axes = plt.subplots(1, len(models), figsize=(4.2 * len(models), 3.4), layout="constrained")
     for ax, (name, model) in zip(np.atleast_1d(axes), models.items(), strict=True):
