@@ -38,6 +38,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/evaluation_speed.py
 	@$(BIN)/python benchmarks/synthesis_speed.py
 	@$(BIN)/python benchmarks/training_speed.py
+	@$(BIN)/python benchmarks/step_overhead.py
 	@if [ -d $(BENCH_DATA) ]; then \
 		$(BIN)/python benchmarks/baselines.py $(BENCH_DATA); \
 		$(BIN)/python benchmarks/local_matching.py $(BENCH_DATA) runs/local_matching; \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -20,6 +21,11 @@ RUN_EXAMPLES = """examples:
   python -m iscutils run rdcd disc21 --set data=disc21:/data/disc21
   python -m iscutils run rdcd smoke --only 05,06   two notebooks of the run 'rdcd-smoke'
 The same command continues a run that was interrupted, and skips what is finished."""
+
+CHECK_EXAMPLES = """examples:
+  python -m iscutils check disc21:/data/disc21?split=dev2
+  python -m iscutils check ndec:/data/ndec?references=/data/disc21
+  python -m iscutils check copydays:/data/copydays?distractors=/data/yfcc10k"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +85,25 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--only", metavar="05,06", help="notebooks to execute, by number or name")
     run.add_argument("--name", metavar="RUN", help="run folder (default: the sets' names, joined)")
     run.add_argument("--force", action="store_true", help="execute finished notebooks again")
+    run.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of a set with a matrix: runs at a time, each on a GPU of its own (default: 1)",
+    )
+    run.add_argument(
+        "--cluster",
+        default="processes",
+        metavar="ADDRESS",
+        help="of a set with a matrix and --jobs: Dask scheduler, tcp://host:port",
+    )
     run.set_defaults(command=_run)
+
+    matrix = commands.add_parser("matrix", help="show which runs of a set's matrix are finished")
+    matrix.add_argument("sets", nargs="+", metavar="SET", help="as for run")
+    matrix.add_argument("--name", metavar="RUN", help="as for run")
+    matrix.set_defaults(command=_matrix)
 
     params = commands.add_parser("params", help="show every parameter, its value and its meaning")
     params.add_argument("sets", nargs="*", metavar="SET", help="show the values with these sets")
@@ -88,6 +112,47 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="list notebooks, parameter sets and runs")
     listing.set_defaults(command=_list)
+
+    check = commands.add_parser(
+        "check",
+        help="look at a data set before a long run: what is there, missing, unreadable",
+        description="Exit status 1 if the data cannot be used; incomplete data are no error.",
+        epilog=CHECK_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "data", metavar="DATA", help="disc21:DIR, ndec:DIR, copydays:DIR or a folder"
+    )
+    check.add_argument(
+        "--sample",
+        type=int,
+        default=100,
+        metavar="N",
+        help="images of each part that are decoded, 0: all (default: 100)",
+    )
+    check.set_defaults(command=_check)
+
+    validate = commands.add_parser(
+        "validate",
+        help="check a submission (.csv or .h5) before it is uploaded",
+        description="Name every violation of the challenge's rules; exit status 1 if there is one.",
+    )
+    validate.add_argument("file", metavar="FILE", help="pairs (.csv) or descriptors (.h5)")
+    validate.add_argument("--data", metavar="DATA", help="compare ids with these, as for check")
+    validate.add_argument(
+        "--cap", type=int, default=500_000, metavar="N", help="most rows of pairs (default: 500000)"
+    )
+    validate.set_defaults(command=_validate)
+
+    points = commands.add_parser(
+        "points", help="convert local features to or from imgFp's text files"
+    )
+    points.add_argument("source", metavar="SRC", help=".h5 of notebook 07, .txt, or folder of .txt")
+    points.add_argument("target", metavar="DST", help=".txt or folder for an .h5, .h5 for text")
+    points.add_argument(
+        "--negate-bins", action="store_true", help="between VLFeat's and OpenCV's order of bins"
+    )
+    points.set_defaults(command=_points)
 
     outputs = commands.add_parser(
         "save-outputs", help="copy a run's cell outputs into notebooks/ (for contributors)"
@@ -112,6 +177,17 @@ def _run(options: argparse.Namespace) -> None:
     from iscutils.runner import run_notebooks  # brings Jupyter: not needed to show parameters
 
     only = [part.strip() for part in (options.only or "").split(",") if part.strip()]
+    stages = _stages(options)
+    if stages:
+        from iscutils.matrix import run_matrix
+
+        with _polite():
+            run_matrix(
+                stages, options.sets, assignments=options.assignments, only=only,
+                force=options.force, executor=options.cluster, jobs=options.jobs,
+            )  # fmt: skip
+        _matrix(options)
+        return
     with _polite():
         run = run_notebooks(
             options.sets,
@@ -123,6 +199,28 @@ def _run(options: argparse.Namespace) -> None:
     print(f"run folder: {_shown(run.path)}")
     if (run.path / "report.html").exists():
         print(f"report:     {_shown(run.path / 'report.html')}")
+
+
+def _stages(options: argparse.Namespace) -> list:
+    """Cells of the matrix of the named sets; empty if they have none."""
+    from iscutils.matrix import expand, matrix_file
+    from iscutils.runner import run_name
+
+    path = matrix_file(options.sets)
+    if path is None:
+        return []
+    name = options.name or run_name(options.sets, getattr(options, "assignments", []))
+    return expand(path, options.sets, name)
+
+
+def _matrix(options: argparse.Namespace) -> None:
+    from iscutils.matrix import table
+
+    stages = _stages(options)
+    if not stages:
+        raise KitError(f"none of the sets {', '.join(options.sets)} has a matrix.yaml")
+    rows = table(stages)
+    _print_table(rows[0], rows[1:])
 
 
 def _params(options: argparse.Namespace) -> None:
@@ -157,6 +255,42 @@ def _list(_options: argparse.Namespace) -> None:
         _print_table(("run", "finished notebooks"), runs)
 
 
+def _check(options: argparse.Namespace) -> None:
+    from iscutils.datasets.check import check
+    from iscutils.executor import open_executor
+
+    with open_executor("processes") as executor:
+        checked = check(options.data, executor, sample=options.sample)
+    print("\n".join(checked.lines))
+    if checked.errors:
+        raise KitError(f"{options.data} cannot be used: {'; '.join(checked.errors)}")
+    print("usable")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    from iscutils.datasets import open_benchmark
+    from iscutils.submission_check import check_submission
+
+    known = ()
+    if options.data:
+        benchmark = open_benchmark(options.data, require_truth=False)
+        known = benchmark.queries.ids, benchmark.references.ids
+    violations = check_submission(options.file, *known, cap=options.cap)
+    for violation in violations:
+        print(f"- {violation}")
+    if violations:
+        raise KitError(
+            f"{options.file}: {len(violations)} rules broken: correct them before upload"
+        )
+    print("valid: no rule is broken")
+
+
+def _points(options: argparse.Namespace) -> None:
+    from iscutils.local import convert_points
+
+    print(_shown(convert_points(options.source, options.target, options.negate_bins)))
+
+
 def _save_outputs(options: argparse.Namespace) -> None:
     from iscutils.outputs import save_outputs
 
@@ -179,9 +313,11 @@ def _first_comment(folder: Path) -> str:
 
 def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    # A row of one text is a remark, as wide as it likes.
+    columns = itertools.zip_longest(*(row for row in table if len(row) > 1), fillvalue="")
+    widths = [max(map(len, column)) for column in columns]
     for row in table:
-        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        cells = map(str.ljust, row, widths) if len(row) > 1 else row
         print("  ".join(cells).rstrip())
 
 

@@ -230,3 +230,35 @@ def open_run(name: str) -> Run:
     except OSError as error:
         raise KitError(f"cannot make the run folder {path}: {error.strerror}") from error
     return Run(path)
+
+
+def published_by(spec: str) -> Path | None:
+    """What another run published, written RUN:NAME; None where there is no such run or name."""
+    name, colon, published = spec.partition(":")
+    if not (name and colon and published) or "/" in name:
+        return None
+    run = Run(runs_root() / name)
+    return run.find(published) if run.has(published) else None
+
+
+def find_published(run: Run, spec: str) -> Path:
+    """What this run published as `spec`, or another one, written RUN:NAME.
+
+    Raises:
+        KitError: neither has.
+    """
+    other = None if run.has(spec) else published_by(spec)
+    return run.find(spec) if other is None else other
+
+
+def find_weights(run: Run, spec: str) -> str | Path | None:
+    """Where weights lie: published by a run (NAME or RUN:NAME), a file or folder, or a known name.
+
+    Empty text: None. Text that names nothing on this disc goes on as it is, for `models.load` to
+    understand or refuse.
+    """
+    if not spec:
+        return None
+    if run.has(spec) or published_by(spec) is not None:
+        return find_published(run, spec)
+    return resolve(spec) if resolve(spec).exists() else spec

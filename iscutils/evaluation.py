@@ -7,7 +7,7 @@ listed count as missed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,12 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError
+from iscutils.copydays_metric import (
+    copydays_metrics,
+    copydays_table,
+    pooled_trapezoid,
+    trapezoid_average_precision,
+)
 from iscutils.pairs import (
     PairList,
     check_ground_truth,
@@ -34,6 +40,7 @@ __all__ = [
     "check_predictions",
     "check_truth",
     "copydays_metrics",
+    "copydays_table",
     "evaluate",
     "join_truth",
     "pooled_trapezoid",
@@ -232,52 +239,6 @@ def random_predictions(
         "score": rng.random(rows),
     }
     return sort_pairs(pd.DataFrame(frame))
-
-
-def trapezoid_average_precision(ranks: Iterable[int], positives: int) -> float:
-    """Average precision in the INRIA trapezoid form of Copydays (evaluation.md, section 1).
-
-    `ranks` are the zero-based ranks of the true hits. The n-th hit (n = 0, 1, ...) at rank k adds
-    (p0 + p1) / (2 positives) with p0 = n / k (1 if k = 0) and p1 = (n + 1) / (k + 1).
-    """
-    if positives < 1:
-        raise KitError("trapezoid average precision needs at least one true pair")
-    ranks = np.sort(np.asarray(list(ranks), dtype=np.float64))
-    count = np.arange(len(ranks))
-    before = np.where(ranks == 0, 1.0, count / np.maximum(ranks, 1))
-    return float((before + (count + 1) / (ranks + 1)).sum() / (2 * positives))
-
-
-def pooled_trapezoid(hits: Iterable, distances: Iterable, positives: int) -> float:
-    """Trapezoid AP over all (query, result) pairs together, by rising distance, wrong first."""
-    hits = np.concatenate([np.asarray(row, dtype=bool) for row in hits])
-    distances = np.concatenate([np.asarray(row, dtype=np.float64) for row in distances])
-    order = np.lexsort((hits, distances))
-    return trapezoid_average_precision(np.flatnonzero(hits[order]), positives)
-
-
-def copydays_metrics(
-    predictions: pd.DataFrame, ground_truth: pd.DataFrame, strong: Collection[str]
-) -> dict[str, float]:
-    """`strong_map` (mean over the `strong` query ids) and `overall_uap`, both INRIA trapezoid.
-
-    A strong query that has no true reference is a `KitError`.
-    """
-    pairs = join_truth(predictions, ground_truth)
-    wanted = np.unique(pairs.queries.get_indexer(list(strong)))
-    if not len(wanted) or wanted[0] < 0 or not pairs.positives[wanted].all():
-        raise KitError("Copydays: every strong query needs a true reference in the ground truth")
-    order = _pessimistic_order(pairs)
-    order = order[np.argsort(pairs.query[order], kind="stable")]  # by query, then by score
-    starts = np.searchsorted(pairs.query[order], np.arange(len(pairs.queries) + 1))
-    each = [
-        trapezoid_average_precision(
-            np.flatnonzero(pairs.hit[order[starts[q] : starts[q + 1]]]), pairs.positives[q]
-        )
-        for q in wanted
-    ]
-    overall = pooled_trapezoid([pairs.hit], [-pairs.score], int(pairs.positives.sum()))
-    return {"strong_map": float(np.mean(each)), "overall_uap": overall}
 
 
 def _precision_at_hits(pairs: PairList) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from iscutils.artifacts import KitError, project_root
 SCALARS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 LISTS = ("list[int]", "list[float]", "list[str]")
 TYPES = frozenset(kind + optional for kind in (*SCALARS, *LISTS) for optional in ("", " | None"))
+MATRIX = "matrix"  # a set's file of that name describes many runs, see `iscutils.matrix`
 NOT_SETS = ("recipes",)  # params/recipes holds the edit recipes of notebook 02
 
 
@@ -249,6 +250,7 @@ def compose(
 def _set_files(folder: Path, notebooks: Mapping[str, Notebook]) -> list[Path]:
     """Files of a set, `common.yaml` first; a `KitError` for one that no notebook would read."""
     files = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    files = [path for path in files if path.name != f"{MATRIX}.yaml"]
     for path in files:
         where = f"params/{folder.name}/{path.name}"
         if path.suffix == ".yml":

@@ -30,10 +30,12 @@ from iscutils.artifacts import (
     log,
     open_run,
     project_root,
+    published_by,
     resolve,
     write_json,
     write_text,
 )
+from iscutils.datasets import check_data
 from iscutils.kernels import end_processes, execute, running_path
 from iscutils.parameters import Notebook, compose, load_notebooks, nearest, parse_assignment
 
@@ -81,7 +83,7 @@ def run_notebooks(
         notebooks = load_notebooks()
         values = compose(notebooks, sets, assignments)
         chosen = select(notebooks, only)
-        name = name or _run_name(sets, assignments)
+        name = name or run_name(sets, assignments)
         for parameters in values.values():
             if "run" in parameters:
                 parameters["run"] = name
@@ -127,7 +129,13 @@ def select(notebooks: Sequence[Notebook], only: Sequence[str]) -> list[str]:
     return sorted(chosen)
 
 
-def _run_name(sets: Sequence[str], assignments: Sequence[str]) -> str:
+def select_numbers(numbers: Sequence[str]) -> list[str]:
+    """Names of the project's notebooks with these numbers, without reading the notebooks."""
+    paths = (project_root() / "notebooks").glob("*.ipynb")
+    return sorted(path.stem for path in paths if path.name[:2] in numbers)
+
+
+def run_name(sets: Sequence[str], assignments: Sequence[str]) -> str:
     """Name of the run folder: `--set run=` if given, else the sets' names joined.
 
     A `run` in a set serves those who use plain papermill; here sets compose, so it cannot count.
@@ -137,17 +145,14 @@ def _run_name(sets: Sequence[str], assignments: Sequence[str]) -> str:
 
 
 def _check_paths(values: Mapping[str, Mapping[str, Any]], chosen: Sequence[str]) -> None:
-    """Raise for a data folder that does not exist, before minutes are spent on the way to it."""
+    """Raise for data that cannot be opened, before minutes are spent on the way to them."""
     for notebook in chosen:
         for parameter in ("data", "train_images"):
             value = values[notebook].get(parameter) or "builtin"
-            if value == "builtin" or re.match(r"\w+:", value):  # disc21:DIR checks its own layout
-                continue
-            if not resolve(value).exists():
-                raise KitError(
-                    f"'{parameter}' of {notebook}: no folder {resolve(value)}; "
-                    "give an existing folder or 'builtin'"
-                )
+            try:
+                check_data(value, train=parameter == "train_images")
+            except KitError as error:
+                raise KitError(f"'{parameter}' of {notebook}: {error}") from error
 
 
 def plan(
@@ -196,13 +201,20 @@ def package_key() -> str:
 def fingerprint(value: Any, taken: dict[str, Any]) -> Any:
     """What changes when a file or folder that a parameter names changes; None if it names none.
 
-    Sizes and times of modification stand for the bytes, as in `make`. `disc21:DIR` means DIR.
+    Sizes and times of modification stand for the bytes, as in `make`. `disc21:DIR` means DIR,
+    `RUN:NAME` what another run has published.
     `taken` remembers the folders that were walked already.
     """
     if isinstance(value, list):
         return [fingerprint(item, taken) for item in value]
     if not isinstance(value, str) or not value:
         return None
+    named = re.split(r"[?&]\w+=", value)  # disc21:DIR?truth=FILE
+    if len(named) > 1:
+        return [fingerprint(item, taken) for item in named]
+    published = published_by(value)
+    if published is not None:
+        return published.name  # it carries a key of its content
     path = str(resolve(re.sub(r"^\w+:", "", value)))
     if path not in taken:
         # os.path: a text that cannot be a path at all is just not there.

@@ -88,30 +88,63 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("system", "only", "published"),
+    ("system", "only", "published", "settings"),
     [
-        ("sscd", "03", "teacher"),
-        ("kd_icd", "04", "student"),
-        ("rdcd", "04", "student"),
+        ("momentum2", "01", "pretrained", []),
+        ("sscd", "03", "teacher", []),
+        ("bot", "02,03,05,06", "teacher", []),
+        ("asl", "02,03,05,06", "teacher", []),
+        ("imgfp", "03,05,06,07", "teacher", ["backbone=esvit_swin_nano", "size=64", "sizes=[64]"]),
+        ("kd_icd", "04", "student", []),
+        ("rdcd", "04", "student", []),
     ],
 )
-def test_parameter_sets_of_the_systems_run_at_smoke_scale(smoke, tmp_path, system, only, published):
-    """`run SYSTEM smoke`: the published settings, but small; its teacher is that of the run."""
+def test_parameter_sets_of_the_systems_run_at_smoke_scale(
+    smoke, tmp_path, system, only, published, settings
+):
+    """`run SYSTEM smoke`: the published settings, but small; what it starts from is that run's."""
     before, _ = smoke
     runs = tmp_path / "runs"
     shutil.copytree(before, runs / "again")
     command = [sys.executable, "-m", "iscutils", "run", system, "smoke"]
-    done = subprocess.run(
-        [*command, "--only", only, "--name", "again"],
-        cwd=ROOT,
-        env=os.environ | {"ISCUTILS_RUNS": str(runs)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    command += ["--only", only, "--name", "again"]
+    command += [text for setting in settings for text in ("--set", setting)]
+    done = run_command(command, runs)
     assert done.returncode == 0, done.stderr[-2000:]
     artifacts = json.loads((runs / "again" / "artifacts.json").read_text())
     earlier = json.loads((before / "artifacts.json").read_text())
     assert artifacts[published] != earlier[published]
     metrics = json.loads((runs / "again" / "metrics.json").read_text())
-    assert metrics["04_distillation"]["method"] == (system if only == "04" else "kd_icd")
+    for number in only.split(","):
+        stage = next((name for name in metrics if name.startswith(number)), "")
+        if "method" in metrics.get(stage, {}):
+            assert metrics[stage]["method"] == system
+    if system == "asl":
+        assert len(metrics["06_retrieval"]["direction"]) > 3  # the filter at several thresholds
+        assert metrics["03_training"]["direction_auc"] > 0
+    if system == "imgfp":
+        assert metrics["07_local_verification"]["config"]["branches"]
+
+
+def test_the_matrix_of_d2lv_runs_at_smoke_scale(tmp_path):
+    """Two training sets, two backbones, and the run that searches with the parts of all four."""
+    command = [sys.executable, "-m", "iscutils", "run", "d2lv", "smoke", "--only", "01,02,03,05,06"]
+    done = run_command(command, tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "8 of 9 runs finished" in done.stdout  # 07 and 08 of the last one were left out
+    metrics = json.loads((tmp_path / "d2lv-smoke" / "metrics.json").read_text())
+    assert metrics["06_retrieval"]["model"] == "d2lv-smoke-base-r10:teacher@40"
+    final = metrics["06_retrieval"]["stages"]["d2lv-smoke-base-r10:teacher@40 final"]
+    assert 0 < final["uap"] <= 1
+
+
+def run_command(command: list[str], runs: Path) -> subprocess.CompletedProcess:
+    """A command of the kit with its runs in a folder of the test."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"ISCUTILS_RUNS": str(runs)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )

@@ -280,13 +280,13 @@ def test_training_pairs_of_a_set(folder, tmp_path):
 
 @pytest.mark.skipif(not BENCH.is_dir(), reason="needs the benchmark folder ../shared/bench")
 def test_part_of_the_shared_bench(tmp_path):
-    """40 queries with their originals and 40 without, among 120 references."""
+    """30 queries with their originals and 30 without, among 70 references."""
     truth = pd.read_csv(BENCH / "ground_truth.csv", dtype=str, keep_default_na=False)
-    positive = truth[truth.reference_id != ""][:40]
-    chosen = pd.concat([positive, truth[truth.reference_id == ""][:40]])
+    positive = truth[truth.reference_id != ""][:30]
+    chosen = pd.concat([positive, truth[truth.reference_id == ""][:30]])
     queries, references = (open_folder(BENCH / part) for part in ("queries", "references"))
     queries = queries.subset([queries.ids.index(q) for q in chosen.query_id])
-    wanted = set(positive.reference_id) | set(references.ids[::12])
+    wanted = set(positive.reference_id) | set(references.ids[::25])
     references = references.subset([i for i, r in enumerate(references.ids) if r in wanted])
     uap = {}
     with open_executor("processes", 0) as executor:

@@ -1,7 +1,5 @@
 """Voting: nearest points against a slow search, the published rule, candidates, whole pictures."""
 
-import builtins
-
 import cv2
 import numpy as np
 import pytest
@@ -13,11 +11,20 @@ from iscutils.executor import open_executor
 from iscutils.images import open_folder
 from iscutils.local.agreement import _centred
 from iscutils.local.config import local_config
-from iscutils.local.sift import mirror_descriptors
+from iscutils.local.pair_score import (
+    HALVES,
+    PLAIN,
+    all_distances,
+    best_matches,
+    changed_descriptors,
+    match_descriptors,
+    match_halves,
+    ratio_test,
+)
+from iscutils.local.sift import detect, mirror_descriptors, root_sift
 from iscutils.local.store import extract_features, read_features
 from iscutils.local.voting import (
     Hits,
-    NearestPoint,
     accepts,
     choose,
     count_votes,
@@ -111,25 +118,6 @@ def test_consistent_votes_against_a_loop():
     assert 17 <= best < 30
 
 
-def test_nearest_point_without_faiss_is_the_same(monkeypatch):
-    rng = np.random.default_rng(0)
-    points = rng.integers(0, 60, (500, 128)).astype(np.uint8)
-    points[77] = points[12]  # a tie: the lower index wins
-    queries = np.concatenate([rng.integers(0, 60, (300, 128)), points[[12, 77, 400]]])
-    slow = ((queries[:, None].astype(int) - points[None]) ** 2).sum(axis=-1)
-    results = [NearestPoint(points).search(queries)]
-    real = builtins.__import__
-    monkeypatch.setattr(
-        builtins, "__import__",
-        lambda name, *a, **k: (_ for _ in ()).throw(ImportError) if name == "faiss"
-        else real(name, *a, **k),
-    )  # fmt: skip
-    results.append(NearestPoint(points).search(queries))
-    for distances, indices in results:
-        np.testing.assert_array_equal(indices, slow.argmin(axis=1))
-        np.testing.assert_array_equal(distances, slow.min(axis=1))
-
-
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     """References: five photos. Queries: a crop, a mirrored copy, an unknown photo, a flat one."""
@@ -161,7 +149,7 @@ def features(tmp_path_factory):
 
 @pytest.mark.parametrize("block", [2_000_000, 301])
 def test_hits_against_a_slow_search(features, monkeypatch, block):
-    monkeypatch.setattr("iscutils.local.voting.BLOCK", block)
+    monkeypatch.setattr("iscutils.local.point_index.BLOCK", block)
     queries, references = features
     config = local_config(vote_points=60)
     for mirrored, hits in search_hits(queries, references, config):
@@ -267,3 +255,62 @@ def test_whole_candidates_need_thumbnails(features, tmp_path):
         path = extract_features(open_folder(photos), tmp_path / "f.h5", IMGFP, executor)
     with pytest.raises(KitError, match="holds no thumbnails"):
         whole_candidates(features[0], read_features(path), 2)
+
+
+@pytest.mark.parametrize("negatives", [False, True])
+def test_all_distances_are_those_of_changed_descriptors(negatives):
+    rng = np.random.default_rng(2)
+    for rows, columns in ((40, 30), (1, 3), (5, 0), (60, 60)):
+        reference, query = (
+            rng.integers(0, 256, (n, 128)).astype(np.uint8) for n in (rows, columns)
+        )
+        for _ in range(2):  # again with what is kept of the query
+            tables = all_distances(reference, query, negatives)
+            assert list(tables) == list(HALVES[: 4 if negatives else 2])
+            for half, table in tables.items():
+                changed = changed_descriptors(reference, *half).astype(int)
+                slow = ((changed[:, None] - query[None].astype(int)) ** 2).sum(axis=-1)
+                np.testing.assert_array_equal(table, slow)
+    full = np.full((3, 128), 255, np.uint8)  # the largest numbers there are
+    empty = np.zeros((2, 128), np.uint8)
+    for one, two, expected in ((full, empty, 128 * 255**2), (full, full, 0)):
+        assert (all_distances(one, two, negatives)[PLAIN] == expected).all()
+
+
+@pytest.mark.parametrize("config", [IMGFP, local_config()])
+def test_all_halves_at_once_are_those_one_by_one(features, config):
+    queries, references = features
+    for q, r in ((0, 0), (1, 1), (2, 2), (3, 0), (0, 3)):
+        query, reference = queries.load(q), references.load(r)
+        halves = match_halves(query, reference, config, negatives=True)
+        for half, matches in halves.items():
+            alone = match_descriptors(query, reference, config, *half)
+            for name in ("query", "reference", "distance"):
+                np.testing.assert_array_equal(getattr(matches, name), getattr(alone, name))
+        best, mirrored = best_matches(query, reference, config)
+        counts = [len(halves[half]) for half in HALVES[:2]]
+        assert len(best) == max(counts)
+        assert len(best) == counts[mirrored]
+
+
+def test_ratio_at_its_limit():
+    # 1.8 * 5 is 9: not less. In float32, 1.8 is a little less than that.
+    table = np.array([[5, 9, 90], [5, 9.5, 90], [1000, 1800, 9000], [1000, 1801, 9000]], np.float32)
+    before = table.copy()
+    assert ratio_test(table)[0].tolist() == [1, 3]
+    np.testing.assert_array_equal(table, before)
+
+
+def test_points_of_the_kept_octaves_are_those_of_one_call():
+    gray = np.asarray(Image.fromarray(data.coffee()).convert("L").resize((200, 150)))
+    bare = cv2.SIFT_create(0, 7, 0.5 / 255 * 7, 10, 1.6)
+    points, descriptors = bare.detectAndCompute(gray, None)
+    kept = [i for i, point in enumerate(points) if point.octave & 255 != 255]
+    assert 50 < len(kept) < len(points) / 2
+    for upsample, rows in ((False, kept), (True, list(range(len(points))))):
+        config = local_config("imgfp", upsample=upsample)
+        keypoints, found, _ = detect(gray, config)
+        places = np.array([(*points[i].pt, points[i].size, points[i].angle) for i in rows])
+        order = np.lexsort((places[:, 3], places[:, 2], places[:, 0], places[:, 1]))
+        np.testing.assert_array_equal(keypoints, places[order].astype(np.float32))
+        np.testing.assert_array_equal(found, root_sift(descriptors[rows])[order])

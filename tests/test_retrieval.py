@@ -1,7 +1,6 @@
 """Codecs, score normalisation and search against NumPy written out, and golden values."""
 
 import sys
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -9,19 +8,23 @@ import pandas as pd
 import pytest
 
 from iscutils.artifacts import KitError
+from iscutils.descriptors.store import read_submission, write_descriptors
 from iscutils.evaluation import evaluate
 from iscutils.retrieval import (
     Codec,
-    check_background,
     nearest,
     normalise,
     parse_rule,
     parse_score_norm,
+    retrieve,
     search,
+    write_l2_submission,
 )
 from iscutils.retrieval.score_norm import smooth_background, subtract_nearest
+from iscutils.submissions import read_predictions
 
-searching = sys.modules["iscutils.retrieval.search"]  # the package shows the function instead
+kernel = sys.modules["iscutils.retrieval.top_pairs"]  # the package shows the function instead
+BLOCKS = [((3, 7), 0), ((64, 16), 2), ((1024, 4096), 1024)]  # rows of a block, pairs of slack
 
 
 def unit(x):
@@ -156,47 +159,6 @@ def test_strict_refuses_a_whitening_fitted_on_references():
     codec = Codec("PCAW5,L2norm,Flat").fit(references, fitted_on="references", strict=False)
     assert codec.fitted_on == "references"
     assert Codec("L2norm,Flat").fit(references, fitted_on="references").fitted_on == ""
-
-
-# Background
-
-
-class Images:
-    """The part of an image set that the check looks at; bytes None = an image without a file."""
-
-    def __init__(self, folder, contents):
-        self.ids = list(contents)
-        self.paths = []
-        for name, content in contents.items():
-            path = None if content is None else Path(folder) / f"{name}.jpg"
-            if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self.paths.append(path)
-
-    def path(self, i):
-        return self.paths[i]
-
-
-def test_a_background_that_holds_a_reference_is_refused(tmp_path):
-    body = bytes(range(256)) * 100
-    same_middle = body[:100] + b"x" + body[101:]  # equal size and middle, other content
-    references = Images(tmp_path / "r", {"R0": body, "R1": b"one", "R2": b"two"})
-    queries = Images(tmp_path / "q", {"Q0": b"three", "Q1": b"long enough"})
-    clean = Images(tmp_path / "b", {"R0": same_middle, "T1": b"owt", "T2": b"four"})
-    assert check_background(clean, queries, references) == []
-    leaky = Images(tmp_path / "c", {"T0": body, "T1": b"owt", "T2": b"long enough"})
-    with pytest.raises(KitError, match=r"shares 2 images .*T0 = R0, T2 = Q1"):
-        check_background(leaky, queries, references)
-    found = check_background(leaky, queries, references, strict=False)
-    assert found == [("T0", "R0"), ("T2", "Q1")]
-
-
-def test_generated_images_are_compared_by_id(tmp_path):
-    background = Images(tmp_path, {"g1": None, "g2": None})
-    assert check_background(background, Images(tmp_path, {"g3": None})) == []
-    with pytest.raises(KitError, match="g2 = g2"):
-        check_background(background, Images(tmp_path, {"g2": None, "g3": None}))
 
 
 # Score normalisation
@@ -350,6 +312,66 @@ def test_score_norm_errors():
     assert parse_score_norm("1.0[3]") == parse_score_norm("1.0[3,3]")
 
 
+# Files
+
+
+def write_set(path, ids, vectors, parts=None):
+    columns = {} if parts is None else {"part": np.array(parts, dtype=object)}
+    return write_descriptors(path, vectors, ids, columns=columns)
+
+
+@pytest.fixture
+def challenge(tmp_path):
+    """Descriptor files with the challenge's ids: 12 queries, 30 references, 40 background."""
+    sets = {"Q5000": 12, "R00000": 30, "T00": 40}
+    paths = []
+    for seed, (prefix, n) in enumerate(sets.items()):
+        ids = [f"{prefix[: -1 if i > 9 else None]}{i}" for i in range(n)]
+        paths.append(write_set(tmp_path / f"{seed}.h5", ids, unit(correlated(n, 8, seed))))
+    return paths
+
+
+@pytest.mark.parametrize("score_norm", ["stretch:2.5[0,4]", "nes:0.35,4,1", "none"])
+def test_an_evaluator_that_only_knows_l2_ranks_as_we_do(tmp_path, challenge, score_norm):
+    ours = read_predictions(
+        retrieve(*challenge, tmp_path, score_norm=score_norm, rule=f"global:{12 * 30}")
+    )
+    path = write_l2_submission(*challenge, tmp_path, score_norm=score_norm, counts=(12, 30))
+    queries, references = read_submission(path)
+    distance = {
+        (query, reference): float(((q.astype(np.float64) - r.astype(np.float64)) ** 2).sum())
+        for query, q in zip(queries.ids, queries.vectors, strict=True)
+        for reference, r in zip(references.ids, references.vectors, strict=True)
+    }
+    pairs = list(zip(ours.query_id, ours.reference_id, strict=True))
+    if score_norm.startswith("stretch"):
+        assert [-distance[pair] for pair in pairs] == pytest.approx(list(ours.score), abs=3e-6)
+    assert len(pairs) == len(distance)
+    ranked = [distance[pair] for pair in pairs]
+    assert max(np.subtract(ranked[:-1], ranked[1:])) < 3e-6  # rising but for rounding
+    assert np.linalg.norm(references.vectors, axis=1) == pytest.approx(np.ones(30), abs=1e-6)
+    assert write_l2_submission(*challenge, tmp_path, score_norm=score_norm, counts=(12, 30)) == path
+
+
+def test_a_score_without_an_l2_form_cannot_be_submitted(tmp_path, challenge):
+    with pytest.raises(KitError, match="no L2 form"):
+        write_l2_submission(*challenge, tmp_path, score_norm="1.0[0,2]")
+    with pytest.raises(KitError, match="expected 50000"):
+        write_l2_submission(*challenge, tmp_path, counts=(50_000, 1_000_000))
+
+
+def test_whole_leaves_parts_out(tmp_path):
+    vectors = unit(correlated(6, 4, 0))
+    parts = ["0", "4", "0", "4", "0", "4"]
+    queries = write_set(tmp_path / "q.h5", ["A", "A", "B", "B", "C", "C"], vectors, parts)
+    references = write_set(tmp_path / "r.h5", ["X", "Y"], unit(correlated(2, 4, 1)))
+    for whole, own in ((True, vectors[::2]), (False, vectors)):
+        found = read_predictions(retrieve(queries, references, None, tmp_path, whole=whole))
+        ids = ["A", "B", "C"] if whole else ["A", "A", "B", "B", "C", "C"]
+        expected = full_sort(own, unit(correlated(2, 4, 1)), ids, ["X", "Y"])
+        assert [row[:2] for row in as_rows(found)] == [row[:2] for row in expected]
+
+
 # Search
 
 
@@ -375,10 +397,11 @@ def integers(n, d, seed):
     return np.random.default_rng(seed).integers(-2, 3, (n, d)).astype(np.float32)
 
 
-@pytest.mark.parametrize("block", [50, 1 << 24])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("count", [1, 37, 400, 100_000])
 def test_global_equals_a_full_sort(monkeypatch, count, block):
-    monkeypatch.setattr(searching, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(kernel, "BLOCK", block[0])
+    monkeypatch.setattr(kernel, "SLACK", block[1])
     queries, references = unit(correlated(30, 8, 0)), unit(correlated(41, 8, 1))
     ids = names("Q", 30), names("R", 41)
     found = search(queries, references, *ids, f"global:{count}")
@@ -388,10 +411,11 @@ def test_global_equals_a_full_sort(monkeypatch, count, block):
     assert [row[:2] for row in as_rows(found)] == [row[:2] for row in expected]
 
 
-@pytest.mark.parametrize("block", [50, 1 << 24])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("seed", range(5))
 def test_global_cuts_ties_by_id_whatever_the_row_order(monkeypatch, seed, block):
-    monkeypatch.setattr(searching, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(kernel, "BLOCK", block[0])
+    monkeypatch.setattr(kernel, "SLACK", block[1])
     rng = np.random.default_rng(seed)
     queries, references = integers(20, 3, seed), integers(25, 3, seed + 100)
     ids = rng.permutation(names("Q", 20)).tolist(), rng.permutation(names("R", 25)).tolist()
@@ -399,11 +423,12 @@ def test_global_cuts_ties_by_id_whatever_the_row_order(monkeypatch, seed, block)
     assert as_rows(found) == full_sort(queries, references, *ids)[:77]
 
 
-@pytest.mark.parametrize("block", [50, 1 << 24])
+@pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("rule", ["global:40", "global:9999", "knn:3", "knn:99"])
 @pytest.mark.parametrize("seed", range(4))
 def test_images_with_several_rows_count_with_their_best(monkeypatch, seed, rule, block):
-    monkeypatch.setattr(searching, "_BLOCK_SCORES", block)
+    monkeypatch.setattr(kernel, "BLOCK", block[0])
+    monkeypatch.setattr(kernel, "SLACK", block[1])
     rng = np.random.default_rng(seed)
     queries, references = unit(correlated(30, 4, seed)), unit(correlated(40, 4, seed + 50))
     ids = rng.choice(names("Q", 12), 30).tolist(), rng.choice(names("R", 15), 40).tolist()

@@ -186,11 +186,6 @@ def test_data_of_notebooks_left_out_is_not_asked_for(chain):
     assert executed(run) == ["01"]
 
 
-def test_data_sets_by_name_are_left_to_the_notebook(chain):
-    run = run_notebooks(["demo"], assignments=["data=disc21:no/such"], only=["06"])
-    assert executed(run) == ["06"]
-
-
 def test_the_run_is_named_by_option_assignment_or_sets(chain):
     chain.params("one/common", "run: for-plain-papermill")
     chain.params("two/common", "")

@@ -2,6 +2,10 @@
 
 from iscutils.datasets.benchmark import (
     Benchmark,
+    benchmark_file,
+    check_data,
+    data_paths,
+    is_benchmark,
     is_isc_layout,
     open_benchmark,
     open_images,
@@ -11,7 +15,11 @@ from iscutils.datasets.builtin import builtin_images, materialise
 
 __all__ = [
     "Benchmark",
+    "benchmark_file",
     "builtin_images",
+    "check_data",
+    "data_paths",
+    "is_benchmark",
     "is_isc_layout",
     "materialise",
     "open_benchmark",

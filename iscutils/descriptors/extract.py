@@ -1,25 +1,34 @@
-"""Extraction: image set + model folder -> one .h5 of unit descriptors, several scales at once."""
+"""Extraction: image set + models -> .h5 files of unit descriptors, of whole images or of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
-import torch
-from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log
-from iscutils.descriptors.store import read_descriptors, write_descriptors
+from iscutils.artifacts import KitError, content_key
+from iscutils.descriptors.forward import Forward, Job
+from iscutils.descriptors.outputs import Output, streams_of, unit, write_outputs
+from iscutils.descriptors.parts import (
+    MOST_DETECTIONS,
+    Plan,
+    Stream,
+    load_parts,
+)
+from iscutils.descriptors.store import read_notes
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, load, model_key
-from iscutils.preprocess import load_prepared
 from iscutils.training.fit import pick_device
 
-SHARD = 2048  # images between two points where a killed extraction continues
+if TYPE_CHECKING:
+    from iscutils.retrieval.whitening import Codec
+
+FORM = 2  # of the files; raised when their content changes
+PART_CONFIDENCE = 0.1  # of a detection, for it to be a part (d2lv: confidence >= 0.1)
+REPLACE_CONFIDENCE = 0.9  # above it BoT describes a query's overlay in place of the query
 
 
 def extract(
@@ -32,6 +41,9 @@ def extract(
     name: str = "images",
     device: str = "auto",
     batch_size: int = 64,
+    variant: str = "none",
+    detections: str | Path | None = None,
+    replace: float = REPLACE_CONFIDENCE,
 ) -> Path:
     """Describe every image at every size and store the normalised mean over the sizes.
 
@@ -43,41 +55,121 @@ def extract(
         images: N images.
         model: model folder.
         sizes: input sides in pixels, e.g. [96, 128].
-        out: folder of the .h5; its name carries a key of images, model and sizes.
+        out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
+        variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
+        detections: CSV of detected boxes. An image with an overlay more confident than `replace`
+            is described by that box alone (BoT, descriptor track of ISC 2021).
 
     Returns:
-        Path of an .h5 with `vectors` float32 (N, D), unit rows, and `image_names`.
+        Path of an .h5 with `vectors` float32 (N, D), unit rows, `image_names`, and `norms` (N,),
+        the length before normalisation at the largest size; with `detections` also `boxes`.
     """
-    sizes = sorted(set(sizes))
-    if not sizes or min(sizes) < 16:
-        raise KitError(f"sizes {sizes}: give one or more sides of at least 16 pixels")
-    network = load(model)
-    key = content_key(images.key(), model_key(model), sizes)
-    path = Path(out) / f"{name}-{network.name}-{key}.h5"
-    if path.exists():
-        log.info("%s is extracted already", path.name)
-        return path
-    parts = path.with_name(f".{path.stem}.parts")
-    describe = _Describer(network, pick_device(device), batch_size)
-    for start in range(0, len(images), SHARD):
-        shard = parts / f"{start:09d}.h5"
-        if not shard.exists():
-            indices = range(start, min(start + SHARD, len(images)))
-            read = partial(load_prepared, images, sizes, network.config.resize)
-            loaded = executor.map(read, indices, desc=f"extract {name}", chunk=8)
-            _write_shard(shard, images, indices, describe(loaded))
-    shards = [_read_shard(shard) for shard in sorted(parts.glob("*.h5"))]
-    vectors = np.concatenate([shard[0] for shard in shards])
-    ids = [image_id for shard in shards for image_id in shard[1]]
-    skipped = [row for shard in shards for row in shard[2]]
-    if not ids:
-        raise KitError(f"none of the {len(images)} images of '{name}' can be read")
-    write_descriptors(path, vectors, ids, model=network.name, sizes=sizes, skipped=skipped)
-    for shard in parts.glob("*.h5"):
-        shard.unlink()
-    parts.rmdir()
-    return path
+    return extract_several(
+        images, {"": model}, sizes, out, executor, name=name, device=device, batch_size=batch_size,
+        variants={"": variant}, detections=detections, replace=replace,
+    )[""]  # fmt: skip
+
+
+def extract_several(
+    images: ImageSet,
+    models: Mapping[str, str | Path],
+    sizes: Sequence[int],
+    out: str | Path,
+    executor: Executor,
+    *,
+    name: str = "images",
+    device: str = "auto",
+    batch_size: int = 64,
+    variants: Mapping[str, str] | None = None,
+    detections: str | Path | None = None,
+    replace: float = REPLACE_CONFIDENCE,
+) -> dict[str, Path]:
+    """`extract` with several models, by name, over images that are decoded once for all of them."""
+    sizes = _check_sizes(sizes)
+    boxes: dict[str, np.ndarray] = {}
+    if detections is not None:
+        boxes = overlay_boxes(detections, images, np.nextafter(replace, 2), most=1)
+    content, outputs = images.key(), {}
+    for label, model in models.items():
+        network, variant = load(model), (variants or {}).get(label, "none")
+        settings = [] if variant == "none" else [variant]
+        settings += [] if detections is None else [_plain(boxes)]
+        key = content_key(content, model_key(model), sizes, FORM, *settings)
+        stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
+        outputs[label] = Output(
+            Path(out) / f"{stem}.h5", network,
+            tuple(Stream(size, network.config.resize, variant) for size in sizes),
+            ("norms",) if detections is None else ("norms", "boxes"), model=network.name,
+        )  # fmt: skip
+    plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True)
+    write_outputs(images, plan, list(outputs.values()), executor, name, device, batch_size)
+    return {label: output.path for label, output in outputs.items()}
+
+
+def extract_parts(
+    images: ImageSet,
+    models: Sequence[str | Path],
+    sizes: Sequence[int],
+    out: str | Path,
+    executor: Executor,
+    *,
+    parts: str = "whole",
+    detections: str | Path | None = None,
+    variants: Mapping[str, str] | None = None,
+    reduce: Mapping[tuple[str, int], Codec] | None = None,
+    name: str = "images",
+    device: str = "auto",
+    batch_size: int = 64,
+) -> dict[tuple[str, int], Path]:
+    """Describe the parts of every image with several models, one file a model and size.
+
+    Each image is decoded and cut once for all models and sizes, in memory; parts of different
+    images fill a batch together. Finished files are skipped; a killed extraction continues at its
+    last shard. Source of parts and preparation: D2LV (matching track of ISC 2021).
+
+    Args:
+        images: N images.
+        models: model folders; their names are the first half of the result's keys.
+        sizes: input sides in px, each described by itself.
+        out: folder of the files; their names carry a key of what changes their content.
+        parts: "whole"; "query": nine fixed parts, regions of selective search, and detections;
+            "reference": nineteen fixed parts (see `parts.query_parts`, `parts.reference_parts`).
+        detections: CSV of detected boxes; overlays of confidence 0.1 and more become parts 1000
+            and on, of queries alone.
+        variants: preparation by model name, "none" where it is not named (see `preprocess.vary`).
+        reduce: fitted codecs by (model name, size), applied to the descriptors before they are
+            normalised; see `reduction.learn_reduction`.
+
+    Returns:
+        .h5 files by (model name, size): `vectors` float32 (R, D), unit rows, `image_names`, `part`
+        (number as text), `boxes` (R, 4) in shares of the picture, `sides` (R, 2) int32 px, and
+        `norms` (R,), the length before whitening and normalisation.
+    """
+    sizes = _check_sizes(sizes)
+    names = model_names(models)
+    plan_boxes: dict[str, np.ndarray] = {}
+    if parts == "query" and detections is not None:
+        plan_boxes = overlay_boxes(detections, images, PART_CONFIDENCE)
+    networks = {name: load(model) for name, model in zip(names, models, strict=True)}
+    content = [images.key(), parts, FORM, _plain(plan_boxes)]
+    outputs: dict[tuple[str, int], Output] = {}
+    for model_name, model in zip(names, models, strict=True):
+        network, variant = networks[model_name], (variants or {}).get(model_name, "none")
+        model_content = model_key(model)
+        for size in sizes:
+            codec = (reduce or {}).get((model_name, size))
+            if reduce is not None and codec is None:
+                raise KitError(f"no codec to reduce '{model_name}' at {size} px: learn it first")
+            key = content_key(content, model_content, size, variant, codec and codec.key())
+            stream = Stream(size, network.config.resize, variant)
+            outputs[model_name, size] = Output(
+                Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
+                ("norms", "part", "boxes", "sides"), codec, model_name,
+            )  # fmt: skip
+    plan = Plan(streams_of(outputs.values()), parts, plan_boxes)
+    write_outputs(images, plan, list(outputs.values()), executor, name, device, batch_size)
+    return {key: output.path for key, output in outputs.items()}
 
 
 def describe(
@@ -88,73 +180,62 @@ def describe(
     Raises:
         KitError: the image cannot be read.
     """
-    item = load_prepared(images, sorted(set(sizes)), model.config.resize, index)
+    streams = tuple(Stream(size, model.config.resize) for size in _check_sizes(sizes))
+    item = load_parts(images, Plan(streams, reduced=True), index)
     if isinstance(item, str):
         raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")
-    return _Describer(model, pick_device(device), 1)(iter([item]))[0]
+    jobs = [Job(model, stream) for stream in range(len(streams))]
+    _, rows = Forward(jobs, pick_device(device), 1)([item])
+    return unit(sum(unit(values) for values in rows))[0]
 
 
 def read_skipped(path: str | Path) -> list[tuple[str, str, str]]:
     """Images that an extraction left out: (id, file, reason)."""
-    return [tuple(row) for row in read_descriptors(path).attrs.get("skipped", [])]
+    return [tuple(row) for row in read_notes(path).get("skipped", [])]
 
 
-class _Describer:
-    """Turns a stream of prepared images into descriptors, in batches of equal shape."""
-
-    def __init__(self, network: Descriptor, device: torch.device, batch_size: int):
-        self.network = network.eval().to(device, memory_format=torch.channels_last)
-        self.device, self.batch_size = device, batch_size
-
-    def __call__(self, loaded: Iterator[list[np.ndarray] | str]) -> list[np.ndarray | str]:
-        results: list[np.ndarray | str] = []
-        waiting: dict[tuple, list[tuple[int, list[np.ndarray]]]] = {}
-        for place, item in enumerate(loaded):
-            results.append(item if isinstance(item, str) else "")
-            if isinstance(item, str):
-                continue
-            group = waiting.setdefault(tuple(image.shape for image in item), [])
-            group.append((place, item))
-            if len(group) == self.batch_size:
-                self._run(group, results)
-                group.clear()
-        for group in waiting.values():
-            if group:
-                self._run(group, results)
-        return results
-
-    @torch.inference_mode()
-    def _run(self, group: list[tuple[int, list[np.ndarray]]], results: list) -> None:
-        scales = zip(*(item for _, item in group), strict=True)  # one tuple of images a size
-        total = sum(self._forward(np.stack(scale)) for scale in scales)  # (B, D)
-        rows = F.normalize(total, dim=1).cpu().numpy()
-        for (place, _), row in zip(group, rows, strict=True):
-            results[place] = row
-
-    def _forward(self, pixels: np.ndarray) -> torch.Tensor:
-        images = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255
-        return self.network(images.contiguous(memory_format=torch.channels_last))
+def model_names(models: Sequence[str | Path]) -> list[str]:
+    """Names of model folders or files, by which results of several models are told apart."""
+    names = [Path(model).name for model in models]
+    for name in names:
+        if names.count(name) > 1:
+            raise KitError(f"two models are called '{name}': name each model once")
+    if not names:
+        raise KitError("no model to extract with: name at least one")
+    return names
 
 
-def _write_shard(
-    path: Path, images: ImageSet, indices: range, results: list[np.ndarray | str]
-) -> None:
-    good = [(images.ids[i], row) for i, row in zip(indices, results, strict=True)
-            if not isinstance(row, str)]  # fmt: skip
-    bad = [(images.ids[i], str(images.path(i) or ""), row)
-           for i, row in zip(indices, results, strict=True) if isinstance(row, str)]  # fmt: skip
-    text = h5py.string_dtype()
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
-            file["vectors"] = np.array([row for _, row in good], dtype=np.float32)
-            file.create_dataset("ids", data=[image_id for image_id, _ in good], dtype=text)
-            file.create_dataset("skipped", data=np.array(bad, dtype=object).reshape(-1, 3),
-                                dtype=text)  # fmt: skip
+def overlay_boxes(
+    detections: str | Path, images: ImageSet, least: float, most: int = MOST_DETECTIONS
+) -> dict[str, np.ndarray]:
+    """Boxes (n, 4) px of the detected overlays by image id, the most confident first.
+
+    `least` is a confidence from 0 to 1, at most `most` boxes an image. Raises `KitError` for a
+    file that knows none of the images.
+    """
+    from iscutils.local.boxes import BOX, OVERLAY, read_detections  # that package needs this one
+
+    table = read_detections(detections)
+    if len(images) and not set(table["image_id"]) & set(images.ids):
+        raise KitError(
+            f"{detections} has detections of none of the {len(images)} images, the first of which "
+            f"is '{images.ids[0]}': give the detections of this set"
+        )
+    table = table[(table["class"] == OVERLAY) & (table["confidence"] >= least)]
+    table = table[table["image_id"].isin(set(images.ids))]
+    table = table.sort_values("confidence", ascending=False, kind="stable")
+    return {
+        image_id: rows[BOX].to_numpy(float)[:most]
+        for image_id, rows in table.groupby("image_id", sort=True)
+    }
 
 
-def _read_shard(path: Path) -> tuple[np.ndarray, list[str], list[tuple[str, ...]]]:
-    with h5py.File(path, "r") as file:
-        vectors = file["vectors"][:]
-        ids = [name.decode() for name in file["ids"][:]]
-        skipped = [tuple(value.decode() for value in row) for row in file["skipped"][:]]
-    return vectors.reshape(len(ids), -1), ids, skipped
+def _check_sizes(sizes: Sequence[int]) -> list[int]:
+    sizes = sorted(set(sizes))
+    if not sizes or min(sizes) < 16:
+        raise KitError(f"sizes {sizes}: give one or more sides of at least 16 pixels")
+    return sizes
+
+
+def _plain(boxes: Mapping[str, np.ndarray]) -> dict[str, list]:
+    return {image_id: values.tolist() for image_id, values in sorted(boxes.items())}

@@ -72,6 +72,38 @@ def write_descriptors(
     return Path(path)
 
 
+def write_blocks(
+    path: str | Path, blocks: Iterable[Mapping[str, np.ndarray]], rows: int, **attrs: Any
+) -> Path:
+    """Write a descriptor file of `rows` rows block by block, atomically, with memory for one.
+
+    Each block maps `vectors`, `image_names` (bytes) and any columns to arrays of equally many rows,
+    with the same names and types in all blocks. What `check_descriptors` finds is the caller's to
+    check. Raises `KitError` where the blocks have another number of rows.
+    """
+    written = 0
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            for block in blocks:
+                end = written + len(block["vectors"])
+                for name, values in block.items():
+                    if name not in file:
+                        file.create_dataset(name, (rows, *values.shape[1:]), values.dtype)
+                    if end <= rows:
+                        file[name][written:end] = values
+                written = end
+            if written != rows:
+                raise KitError(f"{path}: {written} rows in its blocks, expected {rows}")
+            file[_NOTES] = json.dumps(attrs, default=_plain)
+    return Path(path)
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What the writer of a descriptor file noted beside the data, without reading the vectors."""
+    with open_h5(path) as file:
+        return json.loads(file[_NOTES][()] if _NOTES in file else "{}")
+
+
 def read_descriptors(path: str | Path, dim: int | None = None) -> Descriptors:
     """Read a descriptor file; ids lose their folder and .jpg/.jpeg/.png.
 

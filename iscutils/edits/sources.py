@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from iscutils import datasets
-from iscutils.artifacts import KitError, file_hash, resolve
+from iscutils.artifacts import KitError, file_hash
 from iscutils.edits.manifest import read_manifest
 from iscutils.executor import Executor
 from iscutils.images import ImageError, ImageSet, drop, find_unreadable
@@ -46,7 +46,8 @@ def open_sources(
 ) -> Sources:
     """The photographs that a `data` parameter stands for.
 
-    A folder in ISC layout is a benchmark already; its background stands in for the distractors.
+    A folder in ISC layout or an official data set is a benchmark already; its background stands in
+    for the distractors.
     Builtin images are drawn once, as files below `folder`. A folder of photographs is split, see
     `split_photographs`. `references` limits the references, 0 = all.
     """
@@ -61,9 +62,10 @@ def open_sources(
             for part, limit in (("reference", references), ("distractor", number))
         )
         return Sources(None, own, other, [])
-    if datasets.is_isc_layout(data):
+    if datasets.is_benchmark(data):
         benchmark = datasets.open_benchmark(data, train_images, seed=seed, require_truth=False)
-        return Sources(resolve(data), benchmark.references, benchmark.background, [])
+        ready = datasets.benchmark_file(data, Path(folder).parent)
+        return Sources(ready, benchmark.references, benchmark.background, [])
     return split_photographs(
         datasets.open_images(data),
         references=references,

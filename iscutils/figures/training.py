@@ -17,6 +17,9 @@ from iscutils.probe import Probe
 from iscutils.training import Pixels, TrainConfig, to_views
 from iscutils.training.barlow import Barlow
 
+# What methods log of their losses, as far as a figure shows it.
+LOSS_PARTS = ("info_nce", "koleo", "classes", "compact", "triplet", "norm", "negative")
+
 
 def _batch(pixels: Pixels, count: int) -> torch.Tensor:
     return to_views(pixels.__getitems__(list(range(min(count, len(pixels)))))[0])
@@ -107,13 +110,14 @@ def compare_similarities(
 def training_curves(history: pd.DataFrame, probes: pd.DataFrame, random_uap: float) -> np.ndarray:
     """Losses, of training and on held-out images, beside the µAP of the probe; the two axes."""
     _, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-    for part in ("info_nce", "koleo"):
+    for part in [name for name in LOSS_PARTS if name in history]:
         shown = history[["step", part]].rename(columns={part: "loss"})
         plots.loss_curve(shown, label=part, ax=left)
     left.plot(probes.step, probes.loss, "o-", color="tab:green", ms=3, label="held-out info_nce")
     left.set_title("")
     left.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     _probe_curve(probes, "network", right)
+    _minutes_axis(probes, right)
     right.axhline(probes.uap.iloc[0], color="tab:gray", ls=":", lw=1, label="before training")
     right.axhline(random_uap, color="tab:red", ls=":", lw=1, label="random order")
     right.legend(fontsize=8)
@@ -139,11 +143,49 @@ def distillation_curves(
     return np.array([left, right])
 
 
+def queue_filling(history: pd.DataFrame) -> Axes | None:
+    """How the queue fills in the first steps, and the relational loss meanwhile.
+
+    Shows four times as many steps as the queue needs. Without a column `queue_filled` (no teacher,
+    no queue) there is nothing to show: None.
+    """
+    if "queue_filled" not in history or "relation" not in history:
+        return None
+    full = int((history["queue_filled"] < 1).sum()) + 1
+    first = history.head(max(8, 4 * full))
+    _, ax = plt.subplots(figsize=(6, 2.6))
+    ax.fill_between(first.step + 1, 100 * first.queue_filled, step="mid", color="0.85")
+    ax.set(xlabel="step", ylabel="queue filled (%, gray)", ylim=(0, 105), xlim=(1, len(first)))
+    loss = ax.twinx()
+    loss.plot(first.step + 1, first.relation, color="C0", marker=".")
+    loss.set(ylabel="relational loss", ylim=(0, None))
+    for spines in (ax.spines, loss.spines):
+        spines["top"].set_visible(False)
+    return ax
+
+
 def _probe_curve(probes: pd.DataFrame, label: str, ax: Axes) -> None:
     ax.plot(probes.step, probes.uap, marker="o", ms=3, label=label)
     ax.set(xlabel="step", ylabel="µAP on held-out images")
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _minutes_axis(probes: pd.DataFrame, ax: Axes) -> None:
+    """A second axis on top: minutes since the start, probing included."""
+    if "minutes" not in probes or not probes.minutes.iloc[-1] > 0:
+        return
+    minutes, step = probes.minutes.to_numpy(), probes.step.to_numpy()
+    keep = np.r_[True, np.diff(minutes) > 0] & np.r_[True, np.diff(step) > 0]
+    minutes, step = minutes[keep], step[keep]
+    if len(step) < 2:
+        return
+    above = ax.secondary_xaxis(
+        "top",
+        functions=(lambda x: np.interp(x, step, minutes), lambda x: np.interp(x, minutes, step)),
+    )
+    above.set_xlabel("minutes", fontsize=8)
+    above.tick_params(labelsize=8)
 
 
 def probe_strips(probe: Probe, model: Descriptor, rows: int = 3, top: int = 5) -> None:

@@ -40,6 +40,9 @@ class LocalConfig:
     max_mean_distance: float = 8000.0  # of rule "accept", squared L2 of RootSIFT integers
     whole_candidates: int = 3  # references per query by whole-picture comparison, 0 = off
     other_candidates: int = 10  # references per query taken from a global descriptor
+    index: str = "flat"  # exact; "ivf": compressed, for millions of points; or a faiss factory text
+    probes: int = 64  # inverted lists searched per point
+    rerank: int = 64  # points per query point whose distances are computed exactly
     # Pair score.
     ratio: float = 1.8  # a match is kept if ratio * best < second, on squared distances
     both_directions: bool = True  # query -> reference matches as well
@@ -50,18 +53,35 @@ class LocalConfig:
     tie_break: bool = True  # integer scores: the smaller mean distance wins
     keep_zero: bool = False  # keep pairs of score 0
     rows_per_query: int = 10  # of the final list: on average as many as the official limit
+    # Pictures of a query: the whole one, and crops of what a detector found in it.
+    crops: str = "detector"  # or "parts": centre and tiles of every query; "both"
+    max_crops: int = 3  # of the detector, per query
+    branches: bool = False  # each of imgFp's branches scores what it proposes, with its own picture
+    global_on: str = "both"  # the global branch looks for the whole query and the crop, or "crop"
+    merge: str = "sum"  # of a pair's branches; or "max", "calibrated": noisy-or of probabilities
     seed: int = 0  # of RANSAC
 
     def __post_init__(self) -> None:
         for name, allowed in (
             ("vote_rule", ("top", "accept")),
             ("geometry", ("evidence", "none", "affine", "similarity", "homography")),
+            ("crops", ("detector", "parts", "both")),
+            ("global_on", ("both", "crop")),
+            ("merge", ("sum", "max", "calibrated")),
         ):
             if getattr(self, name) not in allowed:
                 raise KitError(
                     f"{name}='{getattr(self, name)}' is unknown: choose {', '.join(allowed)}"
                 )
-        positive = ("short_side", "octave_layers", "max_candidates", "iterations")
+        positive = (
+            "short_side",
+            "octave_layers",
+            "max_candidates",
+            "iterations",
+            "probes",
+            "rerank",
+            "max_crops",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise KitError(f"{name}={getattr(self, name)}: give a number of 1 or more")
@@ -83,11 +103,15 @@ PUBLISHED = {
     "min_votes": 4,
     "consistent_votes": False,
     "whole_candidates": 0,
+    "other_candidates": 1,
     "both_directions": False,
     "negatives": False,
     "geometry": "none",
     "tie_break": False,
     "keep_zero": True,
+    "max_crops": 1,
+    "branches": True,
+    "global_on": "crop",
 }
 
 

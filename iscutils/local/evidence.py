@@ -17,7 +17,7 @@ from iscutils.local.geometry import is_plausible, jacobian, project, propose_pos
 from iscutils.local.pair_score import (
     Matches,
     changed_descriptors,
-    match_descriptors,
+    match_halves,
     one_to_one,
 )
 from iscutils.local.sift import ImageFeatures, shrunk_size
@@ -80,11 +80,7 @@ class _Pair:
         self.frames = _Frame(query, config), _Frame(reference, config)
         self.query_points, self.points = self.frames[0].points, self.frames[1].points
         self.size, self.query_size = self.frames[1].size, self.frames[0].size
-        self.matches = {
-            (mirrored, negative): match_descriptors(query, reference, config, mirrored, negative)
-            for negative in ((False, True) if config.negatives else (False,))
-            for mirrored in (False, True)
-        }
+        self.matches = match_halves(query, reference, config, config.negatives)
 
     def thumbnail(self, negative: bool) -> np.ndarray:
         return 255 - self.reference.thumbnail if negative else self.reference.thumbnail

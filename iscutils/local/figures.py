@@ -14,9 +14,11 @@ from PIL import Image
 
 from iscutils.datasets import Benchmark
 from iscutils.local.agreement import WINDOWS, local_correlation, overlay
+from iscutils.local.branches import PAIR
 from iscutils.local.matching import PairMatch
 from iscutils.local.sift import ImageFeatures, gray_picture, shrunk_size
 
+BRANCH_NAMES = {"a": "A, global", "b": "B, local", "c": "C, crop local"}
 TRUE, WRONG, NEUTRAL = "tab:green", "tab:red", "tab:gray"
 SHOWN = 200  # strongest points drawn on a picture
 SIDE = 240  # px, long side of the pictures in an overlay
@@ -109,3 +111,86 @@ def hardest_pair(matches: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.Series
     """The true pair of lowest score among those listed; None when none is listed."""
     true = matches.merge(ground_truth, on=["query_id", "reference_id"])
     return None if true.empty else true.loc[true["score"].idxmin()]
+
+
+def strongest_wrong_pair(matches: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.Series | None:
+    """The wrong pair of highest score; None when every listed pair is true."""
+    joined = matches.merge(ground_truth, how="left", on=PAIR, indicator=True)
+    wrong = joined[joined["_merge"] == "left_only"]
+    return None if wrong.empty else wrong.loc[wrong["score"].idxmax()]
+
+
+def who_proposes(
+    proposed: pd.DataFrame, ground_truth: pd.DataFrame, *, ax: Axes | None = None
+) -> Axes:
+    """Bars: how many true pairs each set of branches proposes together, and how many nobody does.
+
+    proposed: rows of `propose`. The bars add up to the number of true pairs.
+    """
+    true = ground_truth[ground_truth["reference_id"] != ""][PAIR].drop_duplicates()
+    hits = true.merge(proposed[["branch", *PAIR]].drop_duplicates(), on=PAIR)
+    sets = hits.sort_values("branch").groupby(PAIR)["branch"].agg(" and ".join)
+    counts = sets.value_counts()
+    counts = counts.loc[sorted(counts.index, key=lambda name: (len(name), name))]
+    labels = [name.upper().replace("AND", "and") for name in counts.index]
+    labels = [f"{name} alone" if len(name) == 1 else name for name in labels] + ["nobody"]
+    values = [*counts.tolist(), len(true) - len(sets)]
+    ax = ax or plt.subplots(figsize=(5, 0.5 + 0.35 * len(labels)))[1]
+    colours = [TRUE] * len(counts) + [WRONG]
+    bars = ax.barh(np.arange(len(labels)), values, color=colours)
+    ax.bar_label(bars, padding=3, fontsize=9)
+    ax.set_yticks(np.arange(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.margins(x=0.1)
+    ax.set_xlabel("true pairs")
+    ax.set_title("Which branches propose the original", fontsize=10)
+    return ax
+
+
+def telling_query(proposed: pd.DataFrame, ground_truth: pd.DataFrame | None) -> str:
+    """A query that shows how branches differ: most branches, some right and others wrong."""
+    rows = proposed[["branch", *PAIR]].drop_duplicates()
+    if ground_truth is not None:
+        rows = rows.merge(ground_truth[PAIR], how="left", on=PAIR, indicator=True)
+        rows["true"] = rows["_merge"] == "both"
+    else:
+        rows["true"] = False
+    branches = rows.groupby("query_id")["branch"].nunique()
+    right = rows[rows["true"]].groupby("query_id")["branch"].nunique()
+    right = right.reindex(branches.index, fill_value=0)
+    order = pd.DataFrame({"differ": (right > 0) & (right < branches), "branches": branches})
+    order = order.sort_values(["differ", "branches"], ascending=False, kind="stable")
+    return str(order.index[0])
+
+
+def branch_panels(
+    benchmark: Benchmark, scored: pd.DataFrame, ground_truth: pd.DataFrame | None = None
+) -> np.ndarray:
+    """One query as each branch sees it, above the reference that the branch likes best.
+
+    scored: rows of `score_pictures` for one query, with branch and picture. Green frame: the
+    original, red: another picture; gray where the truth is not known. Returns axes (2, branches).
+    """
+    best = scored.sort_values("score", ascending=False, kind="stable").drop_duplicates("branch")
+    best = best.sort_values("branch")
+    true = set() if ground_truth is None else set(map(tuple, ground_truth[PAIR].to_numpy()))
+    figure, axes = plt.subplots(2, len(best), figsize=(2.6 * len(best), 4.4), squeeze=False)
+    for column, (_, row) in zip(axes.T, best.iterrows(), strict=True):
+        query, reference = pair_images(benchmark, row)
+        box = [int(side) for side in row["picture"].split()]
+        right = (row["query_id"], row["reference_id"]) in true
+        colour = NEUTRAL if ground_truth is None else TRUE if right else WRONG
+        score = f"{row['score']:.3g}"
+        for ax, image, title, edge in (
+            (column[0], query.crop(box) if box else query, BRANCH_NAMES[row["branch"]], NEUTRAL),
+            (column[1], reference, f"{row['reference_id']}, score {score}", colour),
+        ):
+            ax.imshow(image)
+            ax.set_xticks([])
+            ax.set_yticks([])
+            ax.set_title(title, fontsize=9)
+            for side in ax.spines.values():
+                side.set(edgecolor=edge, linewidth=3)
+    figure.suptitle(f"{best['query_id'].iloc[0]}: above the picture used, below its best answer",
+                    fontsize=10)  # fmt: skip
+    return axes

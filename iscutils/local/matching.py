@@ -12,7 +12,7 @@ from iscutils.artifacts import KitError
 from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import Evidence, pair_evidence
 from iscutils.local.geometry import ransac
-from iscutils.local.pair_score import Matches, match_descriptors, tie_broken
+from iscutils.local.pair_score import Matches, match_descriptors, match_halves, tie_broken
 from iscutils.local.sift import ImageFeatures, shrunk_size
 from iscutils.local.store import Features
 from iscutils.local.verifier import log_odds, probability
@@ -47,15 +47,21 @@ def match_pair(query: ImageFeatures, reference: ImageFeatures, config: LocalConf
     """
     if config.geometry == "evidence":
         return _match_by_evidence(query, reference, config)
-    halves = [_match_by_count(query, reference, mirrored, config) for mirrored in (False, True)]
+    halves = [
+        _match_by_count(query, reference, mirrored, matches, config)
+        for (mirrored, _), matches in match_halves(query, reference, config).items()
+    ]
     return max(halves, key=lambda half: (half.score, -half.mean_distance))
 
 
 def _match_by_count(
-    query: ImageFeatures, reference: ImageFeatures, mirrored: bool, config: LocalConfig
+    query: ImageFeatures,
+    reference: ImageFeatures,
+    mirrored: bool,
+    matches: Matches,
+    config: LocalConfig,
 ) -> PairMatch:
     """The published score of one half, or its RANSAC inliers."""
-    matches = match_descriptors(query, reference, config, mirrored)
     target, source = _original_points(query, reference, matches, config)
     inliers, homography = np.ones(len(matches), bool), None
     if config.geometry != "none":

@@ -26,6 +26,7 @@ from iscutils.local.sift import MIN_SIDE, ImageFeatures, extract_image
 
 VERSION = 1  # raise when the same picture gets other features
 PART = 64  # pictures per part file, the unit of resuming
+BLOCK_ROWS = 65_536  # points read at a time where only some are wanted: 8 MB
 FEATURE_FIELDS = (
     "short_side", "octave_layers", "peak_threshold", "edge_threshold", "upsample", "stretch",
     "max_points", "thumbnail",
@@ -81,6 +82,22 @@ class Features:
     def descriptors(self, start: int, end: int) -> np.ndarray:
         """Descriptors (end - start, 128) uint8 of a range of points."""
         return self._sets()["descriptors"][start:end]
+
+    def descriptors_at(self, rows: np.ndarray) -> np.ndarray:
+        """Descriptors (K, 128) uint8 of points in rising order (K,)."""
+        stored = self._sets()["descriptors"]
+        start = stored.id.get_offset()
+        if start is not None and not stored.chunks:  # one run of bytes: read nothing but the rows
+            mapped = np.memmap(self.path, np.uint8, "r", start, stored.shape)
+            return np.asarray(mapped[rows])
+        found = np.empty((len(rows), 128), np.uint8)
+        first = 0
+        while first < len(rows):  # all rows that one block of the file holds
+            end = int(np.searchsorted(rows, rows[first] + BLOCK_ROWS))
+            block = stored[int(rows[first]) : int(rows[end - 1]) + 1]
+            found[first:end] = block[rows[first:end] - rows[first]]
+            first = end
+        return found
 
     def _sets(self) -> dict[str, h5py.Dataset]:
         return _open(str(self.path), self.key, os.getpid())
@@ -147,13 +164,14 @@ def _extract_part(images: ImageSet, folder: Path, config: LocalConfig, start: in
         ids.append(images.ids[i])
         found.append(extract_image(image, config))
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        _write(file, ids, found, skipped)
+        write_features(file, ids, found, skipped)
     return path
 
 
-def _write(
-    file: h5py.File, ids: list[str], found: list[ImageFeatures], skipped: Iterable[tuple]
+def write_features(
+    file: h5py.File, ids: list[str], found: list[ImageFeatures], skipped: Iterable[tuple] = ()
 ) -> None:
+    """Write features of some pictures, and rows of those left out, to an open HDF5 file."""
     empty = np.zeros((0, 0), np.uint8)
     thumbnails = [empty if one.thumbnail is None else one.thumbnail for one in found]
     values = {
@@ -180,17 +198,20 @@ def _write_skipped(file: h5py.File, skipped: Iterable[tuple]) -> None:
 
 def _merge(parts: list[Path], target: Path, key: str) -> None:
     """Concatenate part files, one in memory at a time."""
+    lengths = [_lengths(part) for part in parts]
     with h5py.File(target, "w") as merged:
         for name, (dtype, columns) in _ROWS.items():
-            merged.create_dataset(name, (0, *columns), dtype, maxshape=(None, *columns))
+            # Of known length, so that HDF5 stores it as one run of bytes.
+            total = sum(length[name] for length in lengths)
+            merged.create_dataset(name, (total, *columns), dtype)
         names: list[bytes] = []
         counts, skipped = [np.zeros(1, np.int64)], []
-        for part in parts:
+        done = dict.fromkeys(_ROWS, 0)
+        for part, length in zip(parts, lengths, strict=True):
             with h5py.File(part, "r") as file:
                 for name in _ROWS:
-                    old = len(merged[name])
-                    merged[name].resize(old + len(file[name]), axis=0)
-                    merged[name][old:] = file[name][:]
+                    merged[name][done[name] : done[name] + length[name]] = file[name][:]
+                    done[name] += length[name]
                 names += file["image_names"][:].tolist()
                 counts.append(np.diff(file["offsets"][:]))
                 skipped += [[text.decode() for text in row] for row in file["skipped"][:]]
@@ -198,6 +219,11 @@ def _merge(parts: list[Path], target: Path, key: str) -> None:
         merged["image_names"] = np.array(names, dtype=bytes)
         _write_skipped(merged, skipped)
         merged.attrs["key"] = key
+
+
+def _lengths(part: Path) -> dict[str, int]:
+    with h5py.File(part, "r") as file:
+        return {name: len(file[name]) for name in _ROWS}
 
 
 def _key_of(path: Path) -> str:

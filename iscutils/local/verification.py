@@ -13,8 +13,10 @@ import pandas as pd
 
 from iscutils.artifacts import atomic_path, content_key, log, write_json
 from iscutils.executor import Executor
+from iscutils.local.branches import PAIR, Crops, propose
 from iscutils.local.config import LocalConfig
 from iscutils.local.matching import PairMatch, match_pair
+from iscutils.local.merge import merge_branches, read_curves
 from iscutils.local.store import Features
 from iscutils.local.voting import vote
 from iscutils.local.whole import whole_candidates
@@ -142,18 +144,39 @@ def verify(
     executor: Executor,
     *,
     votes: pd.DataFrame | None = None,
+    crops: Crops | None = None,
+    crop_candidates: pd.DataFrame | None = None,
+    crop_votes: pd.DataFrame | None = None,
+    calibration: str | Path | None = None,
 ) -> Path:
     """Write the final ranked pairs of the local stage, `matches.csv`, and return its path.
 
-    candidates: pairs (query_id, reference_id, score) of a global descriptor, or None; voted pairs
-    and those alike as whole pictures are added. Every pair is scored from its two pictures alone,
-    as the rules of ISC 2021 demand. Finished work is kept: `out` when nothing changed, else the
-    pairs that were scored before a kill. `votes` is the result of `vote`, if it is at hand.
+    Every pair is scored from pictures of its two sides alone, as the rules of ISC 2021 demand.
+    With `config.branches` each of imgFp's branches scores what it proposes and the scores are
+    merged (columns score_a, score_b, score_c; see `merge_branches`). Otherwise all candidates of a
+    query are scored with all its pictures, and the best picture counts: a crop can only raise the
+    score of a pair. Column `picture` then names the crop, "x0 y0 x1 y1" in px, "" for the whole
+    query. Without crops both use whole queries only.
+
+    Finished work is kept: `out` when nothing changed, else the pairs scored before a kill.
+
+    Args:
+        candidates: pairs (query_id, reference_id, score) of a global descriptor, or None; voted
+            pairs and those alike as whole pictures are added.
+        votes, crop_votes: results of `vote` for queries and crops, if they are at hand.
+        crops: further pictures of the queries, of `crops.open_crops`.
+        crop_candidates: as `candidates`, for the crops; query_id is the id of the crop.
+        calibration: JSON of `calibration.calibrate`; needed by merge "calibrated", otherwise it
+            adds the column `probability` to that of branches.
     """
     out = Path(out)
+    curves = None if calibration is None else read_curves(calibration)
+    tables = [candidates, votes, crop_candidates, crop_votes]
+    tables.append(None if crops is None else crops.table)
     key = content_key(
         VERSION, query_features.key, reference_features.key, asdict(config),
-        *(None if table is None else table.to_csv(index=False) for table in (candidates, votes)),
+        *(None if table is None else table.to_csv(index=False) for table in tables),
+        None if crops is None else crops.features.key, curves,
     )  # fmt: skip
     state = out.with_suffix(".json")
     if out.exists() and _finished(state, key):
@@ -162,17 +185,110 @@ def verify(
     folder = out.with_name(f".{out.stem}-{key}.parts")
     kept = folder / "pairs.csv"
     if kept.exists():  # of a killed call
-        pairs = pd.read_csv(kept, dtype={"query_id": str, "reference_id": str})
+        pairs = _read_pairs(kept)
     else:
-        pairs = find_candidates(query_features, reference_features, config, candidates, votes=votes)
+        find = propose if config.branches else _candidates_of_pictures
+        pairs = find(
+            query_features, reference_features, config, candidates, votes=votes, crops=crops,
+            crop_candidates=crop_candidates, crop_votes=crop_votes,
+        )  # fmt: skip
         with atomic_path(kept) as temporary:
             pairs.to_csv(temporary, index=False)
-    table = score_pairs(pairs, query_features, reference_features, config, executor, folder=folder)
+    table = score_pictures(
+        pairs, query_features, reference_features, crops, config, executor, folder=folder
+    )
+    if config.branches:
+        table = merge_branches(table, config, curves)
+    elif crops is not None:
+        table = sort_pairs(table).drop_duplicates(["query_id", "reference_id"])
     table = final_rows(table, config)
     write_predictions(out, table, cap=None, extra=True)
     write_json(state, {"key": key, "pairs": len(pairs), "rows": len(table)})
     shutil.rmtree(folder, ignore_errors=True)
     return out
+
+
+def _candidates_of_pictures(
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    candidates: pd.DataFrame | None,
+    *,
+    votes: pd.DataFrame | None,
+    crops: Crops | None,
+    crop_candidates: pd.DataFrame | None,
+    crop_votes: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """Candidates of all pictures of a query, each to be scored with all of them."""
+    pairs = find_candidates(query_features, reference_features, config, candidates, votes=votes)
+    if crops is None:
+        return pairs
+    more = find_candidates(
+        crops.features, reference_features, config, crop_candidates, votes=crop_votes
+    )
+    more["query_id"] = more["query_id"].map(crops.owners())
+    pairs = pd.concat([pairs, more])[PAIR].drop_duplicates()
+    pictures = crops.table[["picture", "query_id"]]
+    pictures = pd.concat([pictures, pairs[["query_id"]].drop_duplicates().assign(picture="")])
+    return pairs.merge(pictures, on="query_id").sort_values([*PAIR, "picture"], ignore_index=True)
+
+
+def score_pictures(
+    pairs: pd.DataFrame,
+    query_features: Features,
+    reference_features: Features,
+    crops: Crops | None,
+    config: LocalConfig,
+    executor: Executor,
+    *,
+    folder: str | Path | None = None,
+) -> pd.DataFrame:
+    """Score pairs with the pictures of the query that they name, as `score_pairs` does.
+
+    pairs: query_id, reference_id, perhaps picture ("" for the whole query, else the crop's id) and
+    branch; rows of `propose`. Returns them with the columns of `score_pairs`, positions in px and
+    coverage as a share of the whole query; `picture` becomes "x0 y0 x1 y1". Pairs whose pictures
+    have no features are left out.
+    """
+    score = partial(score_pairs, config=config, executor=executor, folder=folder)
+    if "picture" not in pairs:
+        return score(pairs, query_features, reference_features)
+    whole = score(pairs[pairs["picture"] == ""], query_features, reference_features)
+    tables, boxes = [whole.assign(picture="")], {"": ""}
+    if crops is not None:
+        of_crops = pairs[pairs["picture"] != ""].assign(query_id=lambda table: table["picture"])
+        scored = score(of_crops, crops.features, reference_features)
+        tables.append(_in_query(scored, crops, query_features))
+        boxes |= crops.boxes()
+    named = pairs[[name for name in ("branch", *PAIR, "picture") if name in pairs]]
+    scored = pd.concat([table for table in tables if len(table)] or tables[:1])
+    table = named.merge(scored, on=[*PAIR, "picture"])
+    return table.assign(picture=table.pop("picture").map(boxes))
+
+
+def _in_query(table: pd.DataFrame, crops: Crops, query_features: Features) -> pd.DataFrame:
+    """Scored pairs of crops, as pairs of their queries: maps and shares of the whole picture."""
+    places = crops.table.set_index("picture").loc[table["query_id"]]
+    x0, y0, x1, y1 = (places[side].to_numpy(float) for side in ("x0", "y0", "x1", "y1"))
+    rows = places["query_id"].map(query_features.index()).to_numpy(np.int64)
+    areas = query_features.sizes[rows].astype(float).prod(axis=1)
+    table = table.assign(
+        picture=table["query_id"], query_id=places["query_id"].to_numpy(),
+        coverage=table["coverage"] * (x1 - x0) * (y1 - y0) / areas,
+    )  # fmt: skip
+    for j in range(3):  # a shift by (x0, y0) after the map, whose last row is not 0 0 1 in general
+        table[f"h0{j}"] += x0 * table[f"h2{j}"]
+        table[f"h1{j}"] += y0 * table[f"h2{j}"]
+    return table
+
+
+def _read_pairs(path: Path) -> pd.DataFrame:
+    """Pairs that a killed call had found; ids stay texts, whatever they look like."""
+    names = ("query_id", "reference_id", "branch", "picture")
+    numbers = dict.fromkeys(("votes", "correlation", "global_score"), "")
+    return pd.read_csv(
+        path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=numbers
+    )
 
 
 def _finished(state: Path, key: str) -> bool:

@@ -6,56 +6,26 @@ plain counts with a minimum, mirrored search, and counting only votes that agree
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from iscutils.artifacts import atomic_path, content_key
+from iscutils.executor import Executor
 from iscutils.local.config import LocalConfig
+from iscutils.local.point_index import CompressedPoints, FlatPoints, open_points, read_points
 from iscutils.local.sift import mirror_descriptors, order_of_strongest
 from iscutils.local.store import Features
 
-BLOCK = 2_000_000  # reference points searched at a time: 1 GB as float32
-QUERY_POINTS = 16_384  # query points searched at a time, at least
+VERSION = 1  # raise when the same points get other hits
+QUERY_POINTS = 16_384  # query points searched at a time: the unit of resuming
+MANY_QUERY_POINTS = 131_072  # the same, where reference points are read from disc for each block
 TURNS = 12  # cells of 30 degrees; cells of scale are octaves
-
-
-class NearestPoint:
-    """Exact nearest point by squared L2 distance; faiss where installed, else NumPy.
-
-    Distances of integers are exact in float32 (below 2^24), so both give the same result; of
-    equal distances the lower index wins.
-    """
-
-    def __init__(self, points: np.ndarray):
-        self.points = np.ascontiguousarray(points, np.float32)  # (M, 128)
-        self.index = None
-        try:
-            import faiss
-        except ImportError:
-            return
-        self.index = faiss.IndexFlatL2(self.points.shape[1])
-        self.index.add(self.points)
-        self.points = self.points[:0]  # faiss has its own copy
-
-    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances (Q,) and indices (Q,) of the nearest points of queries (Q, 128)."""
-        queries = np.ascontiguousarray(queries, np.float32)
-        if self.index is not None:
-            distances, indices = self.index.search(queries, 1)
-            return distances[:, 0], indices[:, 0]
-        norms = (self.points**2).sum(axis=1)
-        distances, indices = np.empty(len(queries), np.float32), np.empty(len(queries), np.int64)
-        for start in range(0, len(queries), 256):  # bounds the memory of the distance matrix
-            rows = slice(start, start + 256)
-            block = queries[rows]
-            table = (block**2).sum(axis=1)[:, None] + norms - 2 * block @ self.points.T
-            indices[rows] = table.argmin(axis=1)
-            distances[rows] = table.min(axis=1)
-        return distances, indices
 
 
 @dataclass(frozen=True)
@@ -76,18 +46,31 @@ class Hits:
 
 
 def vote(
-    query_features: Features, reference_features: Features, config: LocalConfig
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    *,
+    folder: str | Path | None = None,
+    executor: Executor | None = None,
+    training: Features | None = None,
 ) -> pd.DataFrame:
     """References that the points of each query vote for.
 
     Returns columns query_id, reference_id, votes, mirrored (the half that found it) and
     mean_distance (over all hits of that reference in that half), best first within a query. A
     reference appears once per query, with its better half. With `consistent_votes`, `votes` counts
-    different reference points whose hits agree on turn and scale; else all hits.
+    different reference points whose hits agree on turn and scale; else all hits. `config.index`
+    says how points are searched; a compressed index is built beside the reference features, with
+    the workers of `executor`, from their points or those of background pictures (`training`). With
+    `folder`, finished blocks of query points are kept there, so that a killed call continues.
     """
+    halves = search_hits(
+        query_features, reference_features, config,
+        folder=folder, executor=executor, training=training,
+    )  # fmt: skip
     tables = [
         choose(count_votes(hits, config.consistent_votes), config).assign(mirrored=mirrored)
-        for mirrored, hits in search_hits(query_features, reference_features, config)
+        for mirrored, hits in halves
     ]
     table = pd.concat(tables, ignore_index=True)
     table = _in_order(table).drop_duplicates(["query", "reference"])
@@ -103,35 +86,71 @@ def vote(
 
 
 def search_hits(
-    query_features: Features, reference_features: Features, config: LocalConfig
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+    *,
+    folder: str | Path | None = None,
+    executor: Executor | None = None,
+    training: Features | None = None,
 ) -> Iterator[tuple[bool, Hits]]:
-    """Yield (mirrored, hits) of the plain half and, with `mirror_search`, of the mirrored one."""
+    """Yield (mirrored, hits) of the plain half and, with `mirror_search`, of the mirrored one.
+
+    The other arguments are those of `vote`. A query point for which a compressed index finds
+    nothing has no row.
+    """
     halves = (False, True) if config.mirror_search else (False,)
     queries = _voting_points(query_features, config.vote_points)
     references = _voting_points(reference_features, config.vote_points)
-    best = np.full((len(halves), len(queries.row)), np.inf, np.float32)
-    nearest = np.zeros(best.shape, np.int64)
-    blocks = range(0, len(references.row), BLOCK)
-    groups = _groups(queries.row)
-    progress = tqdm(desc="votes", total=len(blocks) * len(groups))
-    for start in blocks:
-        chosen = slice(start, start + BLOCK)
-        index = NearestPoint(_descriptors(reference_features, references, chosen))
-        for group in groups:
-            descriptors = _descriptors(query_features, queries, group)
-            for half, mirrored in enumerate(halves):
-                turned = mirror_descriptors(descriptors) if mirrored else descriptors
-                distance, found = index.search(turned)
-                closer = distance < best[half, group]
-                best[half, group][closer] = distance[closer]
-                nearest[half, group][closer] = found[closer] + start
-            progress.update()
-    progress.close()
-    if not len(blocks):
+    if not len(references.row):
         queries = queries.subset(slice(0, 0))
+    distance = np.zeros((len(halves), len(queries.row)), np.float32)
+    place = np.zeros(distance.shape, np.int64)
+    if len(queries.row):
+        points = open_points(
+            reference_features, references.index, config, executor, training=training
+        )
+        key = content_key(
+            VERSION, query_features.key, reference_features.key, config.vote_points, halves,
+            config.index, config.probes, config.rerank, None if training is None else training.key,
+        )  # fmt: skip
+        step = QUERY_POINTS if points.in_memory else MANY_QUERY_POINTS
+        with tqdm(desc="votes", total=len(queries.row), unit="points") as progress:
+            for start in range(0, len(queries.row), step):
+                block = slice(start, min(start + step, len(queries.row)))
+                path = None if folder is None else Path(folder) / f"{key}-{start:012d}.npz"
+                job = partial(_search_block, points, query_features, queries.index[block], halves)
+                distance[:, block], place[:, block] = _kept(path, job)
+                progress.update(block.stop - start)
     for half, mirrored in enumerate(halves):
-        hit = references.subset(nearest[half, : len(queries.row)])
-        yield mirrored, _hits(queries, hit, best[half, : len(queries.row)], mirrored)
+        found = np.flatnonzero(place[half] >= 0)
+        hit = references.subset(place[half, found])
+        yield mirrored, _hits(queries.subset(found), hit, distance[half, found], mirrored)
+
+
+def _search_block(
+    points: FlatPoints | CompressedPoints,
+    features: Features,
+    index: np.ndarray,
+    halves: tuple[bool, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and places (halves, Q) of the points nearest to some query points."""
+    plain = read_points(features, index)
+    both = np.concatenate([mirror_descriptors(plain) if half else plain for half in halves])
+    distance, place = points.search(both)
+    return distance.reshape(len(halves), -1), place.reshape(len(halves), -1)
+
+
+def _kept(path: Path | None, job: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """What the job returned before, if it was kept; else run it, and keep what it returns."""
+    if path is not None and path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            return file["distance"], file["place"]
+    distance, place = job()
+    if path is not None:
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, distance=distance, place=place)
+    return distance, place
 
 
 @dataclass(frozen=True)
@@ -147,6 +166,9 @@ class _Points:
 def _voting_points(features: Features, count: int) -> _Points:
     """The strongest `count` points of every picture, in file order."""
     keypoints, responses = features.all_points()
+    if not count:
+        row = np.repeat(np.arange(len(features)), np.diff(features.offsets))
+        return _Points(row, np.arange(len(keypoints)), keypoints)
     chosen = [
         start + np.sort(order_of_strongest(responses[start:end], count))
         for start, end in zip(features.offsets[:-1], features.offsets[1:], strict=True)
@@ -154,18 +176,6 @@ def _voting_points(features: Features, count: int) -> _Points:
     index = np.concatenate([np.zeros(0, np.int64), *chosen])
     row = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
     return _Points(row, index, keypoints[index])
-
-
-def _descriptors(features: Features, points: _Points, chosen: slice) -> np.ndarray:
-    index = points.index[chosen]
-    if not len(index):
-        return np.zeros((0, 128), np.uint8)
-    return features.descriptors(int(index[0]), int(index[-1]) + 1)[index - index[0]]
-
-
-def _groups(row: np.ndarray) -> list[slice]:
-    edges = [*range(0, len(row), QUERY_POINTS), len(row)]
-    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 def _hits(queries: _Points, hit: _Points, distance: np.ndarray, mirrored: bool) -> Hits:

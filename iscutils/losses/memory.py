@@ -37,6 +37,11 @@ class MemoryQueue(nn.Module):
     def __len__(self) -> int:
         return len(self.vectors)
 
+    @property
+    def share_filled(self) -> torch.Tensor:
+        """Share of the entries that hold real vectors, 0 to 1."""
+        return self.filled / len(self)
+
     def content(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the vectors (K, D) and ids (K,) as they are now.
 

@@ -1,6 +1,7 @@
 """Descriptor networks: trunks, pooling, heads, published weights, teachers, and their files."""
 
 from iscutils.models.backbones import Backbone, weights_licence
+from iscutils.models.d2lv import Projector, WaveBlock
 from iscutils.models.descriptor import (
     STUDENTS,
     Descriptor,
@@ -11,7 +12,9 @@ from iscutils.models.descriptor import (
 from iscutils.models.download import KNOWN, cache_folder, fetch
 from iscutils.models.export import TorchScriptDescriptor, export_torchscript, folded
 from iscutils.models.loading import load, model_key
+from iscutils.models.official import load_matched
 from iscutils.models.pooling import GeM, TokenGeM
+from iscutils.models.pretrained import Match
 from iscutils.models.teachers import Ensemble, Teacher, open_teacher
 
 __all__ = [
@@ -22,14 +25,18 @@ __all__ = [
     "DescriptorConfig",
     "Ensemble",
     "GeM",
+    "Match",
+    "Projector",
     "Teacher",
     "TokenGeM",
     "TorchScriptDescriptor",
+    "WaveBlock",
     "cache_folder",
     "export_torchscript",
     "fetch",
     "folded",
     "load",
+    "load_matched",
     "model_key",
     "open_teacher",
     "state_key",

@@ -1,4 +1,4 @@
-"""Trunks by name, as feature maps (convolutional networks) or tokens (vision transformers)."""
+"""Trunks by name: maps (convolutional networks), tokens or their averages (transformers)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from iscutils.artifacts import KitError
+from iscutils.models import ibn
+from iscutils.models.d2lv import add_waves, remove_last_stride
+from iscutils.models.swin import SWINS, EsViT
 
 TORCHVISION = "torchvision:"
 # Families whose classifiers run their children one after the other: all but the last layers is
@@ -29,18 +32,29 @@ class Backbone(nn.Module):
     """A network without classifier and pooling: (B, 3, H, W) -> map (B, C, h, w) or tokens.
 
     Vision transformers give tokens (B, 1 + h w, C) after the last norm, the class token first;
-    they take every image size that their patch divides.
+    they take every image size that their patch divides. EsViT's Swin transformers (`SWINS`) give
+    token averages (B, C), which are not pooled again.
 
     Args:
-        name: timm model name, e.g. `resnet10t`, `mobilevit_s`, `vit_base_patch16_224.dino`, or
-            `torchvision:` and torchvision's name, e.g. `torchvision:resnet50`.
+        name: timm model name, e.g. `resnet10t`, `mobilevit_s`, `vit_base_patch16_224.dino`;
+            `torchvision:` and torchvision's name, e.g. `torchvision:resnet50`; a ResNet with split
+            norms, e.g. `resnet50_ibn_a`; `esvit_swin_base_w14` or `esvit_swin_nano`.
         pretrained: download timm's or torchvision's weights (network access, only when asked for);
             see `weights_licence`.
         zero_gamma: start the last batch norm of every residual block at 0, so that blocks begin
             as identities (needed by SSCD with a strong entropy term).
+        last_stride: 1 lets the last layer of a ResNet keep the size of its input (D2LV).
+        wave: a `WaveBlock` behind layers 2 and 3 of a ResNet (D2LV), at work in training alone.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, zero_gamma: bool = False):
+    def __init__(
+        self,
+        name: str,
+        pretrained: bool = False,
+        zero_gamma: bool = False,
+        last_stride: int = 2,
+        wave: bool = False,
+    ):
         super().__init__()
         self.name = name
         if zero_gamma and not any(family in name for family in _RESIDUAL):
@@ -49,6 +63,8 @@ class Backbone(nn.Module):
                 "zero_gamma=False"
             )
         build = _torchvision if name.startswith(TORCHVISION) else _timm
+        if name in SWINS or name in ibn.NAMES:
+            build = _own
         try:
             self.net = build(name.removeprefix(TORCHVISION), pretrained, zero_gamma)
         except OSError as error:
@@ -56,21 +72,35 @@ class Backbone(nn.Module):
                 f"the weights of '{name}' cannot be downloaded ({error}): connect, or start from "
                 "random weights with pretrained=False"
             ) from error
+        if last_stride == 1:
+            remove_last_stride(self.net, name)
+        if wave:
+            add_waves(self.net, name)
         self.tokens = isinstance(self.net, VisionTransformer)
+        self.pools = isinstance(self.net, EsViT)  # gives one vector an image by itself
         # Side of a patch in pixels, which divides the image size; 1 = any size.
-        self.patch = self.net.patch_embed.patch_size[0] if self.tokens else 1
+        patches = self.tokens or self.pools
+        self.patch = self.net.patch_embed.patch_size[0] if patches else 1
         self.prefix = self.net.num_prefix_tokens if self.tokens else 0
         # Values of an image once pooled: those of the class token and of the patches, or the map's.
-        self.channels = 2 * self.net.embed_dim if self.tokens else self._channels()
+        if self.pools:
+            self.channels = self.net.features
+        else:
+            self.channels = 2 * self.net.embed_dim if self.tokens else self._channels(last_stride)
 
     @torch.no_grad()
-    def _channels(self) -> int:
+    def _channels(self, last_stride: int) -> int:
         training = self.net.training
         try:
             features = self.net.eval()(torch.zeros(1, 3, 64, 64))
         except (AssertionError, RuntimeError):  # networks for one image size
             features = torch.empty(0)
         self.net.train(training)
+        if last_stride == 1 and features.shape[2:] != (4, 4):  # of 64 pixels
+            raise KitError(
+                f"the last stride of '{self.name}' cannot be removed, it is built in another way "
+                "than usual ResNets: choose another, e.g. torchvision:resnet50, or last_stride=2"
+            )
         if features.ndim != 4:
             raise KitError(
                 f"'{self.name}' gives no feature map: choose a convolutional network or a plain "
@@ -79,7 +109,10 @@ class Backbone(nn.Module):
         return features.shape[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Feature map (B, C, h, w) or tokens (B, 1 + h w, C) of normalised images (B, 3, H, W)."""
+        """Map (B, C, h, w), tokens (B, 1 + h w, C) or averages (B, C) of images (B, 3, H, W).
+
+        The images are normalised already.
+        """
         features = self.net(images)
         if self.prefix > 1:  # registers and distillation tokens describe no place
             features = torch.cat([features[:, :1], features[:, self.prefix :]], dim=1)
@@ -90,13 +123,16 @@ def weights_licence(name: str) -> str:
     """Licence of the weights that `Backbone(name, pretrained=True)` downloads, as published."""
     if name.startswith(TORCHVISION):
         return "bsd-3-clause (torchvision), trained on ImageNet"
+    if name in SWINS or name in ibn.NAMES:
+        return "none to download"
     pretrained = timm.get_pretrained_cfg(name)
     return (pretrained.license if pretrained else None) or "not stated"
 
 
 def _timm(name: str, pretrained: bool, zero_gamma: bool) -> nn.Module:
     if name.split(".")[0] not in timm.list_models():
-        raise KitError(f"timm knows no model '{name}'{_hint(name, timm.list_models())}")
+        known = [*timm.list_models(), *SWINS, *ibn.NAMES]
+        raise KitError(f"timm knows no model '{name}'{_hint(name, known)}")
     options = {}
     if any(family in name for family in _RESIDUAL):
         # timm starts the last gammas at 0 unless told otherwise.
@@ -126,6 +162,19 @@ def _torchvision(name: str, pretrained: bool, zero_gamma: bool) -> nn.Module:
     else:
         weights = "DEFAULT" if pretrained else None
         network = torchvision.models.get_model(name, weights=weights)
+    return _without_classifier(network, zero_gamma)
+
+
+def _own(name: str, pretrained: bool, zero_gamma: bool) -> nn.Module:
+    if pretrained:
+        raise KitError(
+            f"nothing can be downloaded for '{name}': set pretrained=False, and start from a local "
+            "file of weights (Descriptor.start_from) or from own pretraining"
+        )
+    return EsViT(name) if name in SWINS else _without_classifier(ibn.ibn_resnet(name), zero_gamma)
+
+
+def _without_classifier(network: nn.Module, zero_gamma: bool) -> nn.Sequential:
     if zero_gamma:
         for block in network.modules():
             _zero_last_gamma(block)

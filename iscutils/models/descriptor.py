@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from iscutils.artifacts import KitError, atomic_path, write_json
 from iscutils.models.backbones import Backbone
+from iscutils.models.d2lv import PROJECTORS, Projector
 from iscutils.models.pooling import GeM, TokenGeM
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as all five systems use
@@ -35,6 +36,11 @@ class DescriptorConfig:
     zero_gamma: bool = False
     neck: str = ""  # "hardswish": linear layer to 1280 values and Hardswish, before the head
     dropout: float = 0.0  # share of the values before the head that training sets to 0
+    last_stride: int = 2  # 1: the last layer of a ResNet keeps the size of its input (D2LV)
+    wave: bool = False  # rows of a ResNet's maps are amplified in training (D2LV's WaveBlock)
+    # Head of D2LV instead of linear layers, for C pooled values: "d2lv" gives 4 C whatever `dim`
+    # says, "bot" has a compact layer of `dim` values behind it.
+    projector: str = ""
 
 
 # Students of kd_icd and RDCD: what they need besides sizes. MobileNetV3 keeps the wide layer of its
@@ -57,7 +63,7 @@ def student_config(name: str, dim: int, hidden: int = 0, **others: Any) -> Descr
 
 
 class Descriptor(nn.Module):
-    """Backbone -> GeM -> linear layer(s) -> L2: one unit vector an image.
+    """Backbone -> GeM -> linear layer(s) or projector -> L2: one unit vector an image.
 
     Normalisation belongs to the model: `forward` takes (B, 3, H, W) in [0, 1] and returns
     (B, D) float32 unit rows, higher inner product = more alike.
@@ -72,17 +78,27 @@ class Descriptor(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the caller's random state stays as it was
             torch.manual_seed(seed)
             self.backbone = Backbone(
-                self.config.backbone, pretrained=pretrained, zero_gamma=self.config.zero_gamma
+                self.config.backbone,
+                pretrained=pretrained,
+                zero_gamma=self.config.zero_gamma,
+                last_stride=self.config.last_stride,
+                wave=self.config.wave,
             )
             pool = TokenGeM if self.backbone.tokens else GeM
-            self.pool = pool(self.config.gem)
+            self.pool = nn.Identity() if self.backbone.pools else pool(self.config.gem)
             width = self.backbone.channels
             self.neck: nn.Module = nn.Identity()
             if self.config.neck:
                 self.neck = nn.Sequential(*_linear(width, NECK_WIDTH), nn.Hardswish())
                 width = NECK_WIDTH
             self.dropout = nn.Dropout(self.config.dropout)
-            self.head = _head(width, self.config.hidden, self.config.dim)
+            if self.config.projector == "d2lv":
+                self.config = replace(self.config, dim=4 * width)
+                self.head = Projector(width)
+            elif self.config.projector:
+                self.head = Projector(width, self.config.dim)
+            else:
+                self.head = _head(width, self.config.hidden, self.config.dim)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -115,18 +131,25 @@ class Descriptor(nn.Module):
     def expand(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Wide features h (B, hidden) and descriptor z (B, D) of pooled features, not normalised.
 
-        z is linear in h; without `hidden`, h is z itself.
+        z is linear in h; without `hidden`, h is z itself. With a projector h is its wide part
+        (B, 4 C), and so is z unless there is a compact part ("bot").
         """
         features = self.dropout(self.neck(pooled))
+        if self.config.projector:
+            return self.head(features)
         if not self.config.hidden:
             compact = self.head(features)
             return compact, compact
         wide = self.head[0](features)
         return wide, self.head[1](wide)
 
+    def raw(self, images: torch.Tensor) -> torch.Tensor:
+        """Descriptors (B, D) float32 of images (B, 3, H, W) in [0, 1], before normalisation."""
+        return self.expand(self.pooled(images))[1].float()
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Unit descriptors (B, D) of images (B, 3, H, W) in [0, 1]."""
-        return F.normalize(self.expand(self.pooled(images))[1].float(), dim=1)
+        return F.normalize(self.raw(images), dim=1)
 
     def start_from(self, model: str | Path | None) -> Descriptor:
         """Copy the backbone weights of whatever `load` reads (None: keep the own); returns itself.
@@ -146,7 +169,7 @@ class Descriptor(nn.Module):
             if other.config.backbone != self.config.backbone:
                 raise KitError(
                     f"{model} has backbone '{other.config.backbone}', not "
-                    f"'{self.config.backbone}': pretrain this one, or set from_pretrained=False"
+                    f"'{self.config.backbone}': pretrain this one, or start from noise"
                 )
             self.backbone.load_state_dict(other.backbone.state_dict())
         return self
@@ -202,6 +225,19 @@ def _check(config: DescriptorConfig) -> None:
             "dim 0 means the pooled features themselves: with a hidden layer or a neck, give the "
             "descriptor's number of values as dim"
         )
+    if config.last_stride not in (1, 2):
+        raise KitError(f"last_stride {config.last_stride}: choose 2 (as usual) or 1 (D2LV)")
+    if not config.projector:
+        return
+    if config.projector not in PROJECTORS:
+        known = " or ".join(f"'{name}'" for name in PROJECTORS)
+        raise KitError(f"projector '{config.projector}' is unknown: choose {known}, or '' for none")
+    if config.hidden or config.neck:
+        raise KitError(
+            f"projector '{config.projector}' is a head of its own: leave out hidden and neck"
+        )
+    if config.projector == "bot" and not config.dim:
+        raise KitError("projector 'bot' needs the number of its compact values as dim, e.g. 256")
 
 
 def _head(channels: int, hidden: int, dim: int) -> nn.Module:

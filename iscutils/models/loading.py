@@ -12,7 +12,8 @@ from iscutils.artifacts import KitError, content_key, file_hash, resolve
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
 from iscutils.models.download import KNOWN, fetch
 from iscutils.models.export import TorchScriptDescriptor, is_torchscript, open_torchscript
-from iscutils.models.official import copy_weights, load_official
+from iscutils.models.official import load_official
+from iscutils.models.pretrained import copy_weights
 
 
 def load(model: str | Path) -> Descriptor | TorchScriptDescriptor:
@@ -20,8 +21,10 @@ def load(model: str | Path) -> Descriptor | TorchScriptDescriptor:
 
     Args:
         model: a model folder of the kit (`config.json` + `model.safetensors`); a file of SSCD
-            (torchvision or classy layout), of DINO ViT-B, or TorchScript (inference only); or a
-            name of `KNOWN`, such as `sscd_disc_mixup`, whose file is downloaded to the cache.
+            (torchvision or classy layout), of DINO ViT-B, D2LV, BoT (`.pth.tar`), EsViT Swin-B, a
+            pretrained ResNet (Barlow Twins `.pth`, Momentum2-Teacher `.pkl`; also IBN-a), or
+            TorchScript (inference only); or a name of `KNOWN`, such as `sscd_disc_mixup`, whose
+            file is downloaded to the cache. A file's layout is recognised by its names.
 
     Raises:
         KitError: nothing lies there, or what lies there does not fit.

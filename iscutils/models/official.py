@@ -1,26 +1,31 @@
-"""Published weight files as descriptors: SSCD (torchvision and classy layout) and DINO.
+"""Published weight files as descriptors: SSCD, DINO, D2LV, BoT, EsViT and pretrained ResNets.
 
-Layouts: https://github.com/facebookresearch/sscd-copy-detection and
-https://github.com/facebookresearch/dino. Whatever does not fit, to the last key, is an error.
+Layouts: https://github.com/facebookresearch/sscd-copy-detection (torchvision and classy),
+https://github.com/facebookresearch/dino, https://github.com/microsoft/esvit, the public test code
+of D2LV and BoT, and ResNets under torchvision's names (Barlow Twins, Momentum2-Teacher). Of
+descriptors, whatever does not fit, to the last key, is an error; of pretraining files, which also
+hold heads that nobody needs, whatever the trunk lacks is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import KitError, log
+from iscutils.models import d2lv
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
-
-State = Mapping[str, torch.Tensor]
+from iscutils.models.pretrained import SIGNS, Match, State, copy_weights, prefixes, read_trunk
+from iscutils.models.unpickle import read_checkpoint
 
 # SSCD is measured with the short side at 288 pixels, DINO at 224 x 224 (SSCD 5.1, appendix D).
 SSCD_SIZE, DINO_SIZE = 288, 224
+# Entries of a training checkpoint that may be the weights, the best one first.
+_ENTRIES = ("teacher", "state_dict", "model", "student")
 
 # Classy Vision's names of a ResNet -> torchvision's, in order.
 _CLASSY = (
@@ -58,30 +63,47 @@ def from_classy(state: State) -> dict[str, torch.Tensor]:
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Flat dictionary of tensors of a `.pt` or `.pth` file, on the CPU; no code is executed.
+    """Flat dictionary of tensors of a weight file, on the CPU; no code is executed.
+
+    Of a training checkpoint: its entry `teacher`, `state_dict`, `model` or `student`, if that has a
+    known layout. Formats: see `read_checkpoint`.
 
     Raises:
         KitError: the file holds something else.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch gives many kinds for files that are no weights
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise KitError(f"{path} is no file of weights ({reason}): download it again") from error
-    if not isinstance(state, Mapping) or not all(
+    content = read_checkpoint(path)
+    candidates = [content]
+    if isinstance(content, Mapping):
+        candidates += [content[entry] for entry in _ENTRIES if entry in content]
+    for state in candidates:
+        if _is_flat(state) and (state is content or layout_of(state)):
+            return dict(state)
+    raise KitError(
+        f"{path} is no flat dictionary of tensors, and has none of a known layout as its entry "
+        f"{', '.join(_ENTRIES)}: choose a file of weights alone"
+    )
+
+
+def _is_flat(state: object) -> bool:
+    return isinstance(state, Mapping) and all(
         isinstance(value, torch.Tensor) for value in state.values()
-    ):
-        raise KitError(
-            f"{path} is no flat dictionary of tensors: choose a file of weights alone, not a "
-            "training checkpoint"
-        )
-    return dict(state)
+    )
 
 
 def layout_of(state: State) -> str:
-    """`torchvision`, `classy` or `dino`; empty when the names are of none of them."""
+    """`torchvision`, `classy`, `dino`, `d2lv`, `esvit` or `resnet` (pretraining), or "".
+
+    BoT's files are `d2lv` with more names. The names may stand behind those of wrappers, such as
+    `module.`, in the last three.
+    """
     if any(name.startswith(("backbone.initial_block.", "backbone.blocks.")) for name in state):
         return "classy"
+    if any(name.removeprefix("module.").startswith(("base.0.", "base.4.")) for name in state):
+        return "d2lv"
+    for layout in SIGNS:
+        wrappers = prefixes(state, layout)
+        if wrappers and (layout == "esvit" or wrappers != ["backbone."]):
+            return layout
     if any(name.startswith(("backbone.conv1.", "backbone.layer")) for name in state):
         return "torchvision"
     if any(name.startswith(("cls_token", "patch_embed.")) for name in state):
@@ -90,13 +112,20 @@ def layout_of(state: State) -> str:
 
 
 def load_official(path: str | Path) -> Descriptor:
-    """SSCD or DINO weights of a local file as a descriptor in eval mode.
+    """Published weights of a local file as a descriptor in eval mode, see `load_matched`."""
+    return load_matched(path)[0]
+
+
+def load_matched(path: str | Path) -> tuple[Descriptor, Match]:
+    """Published weights of a local file as a descriptor in eval mode, and what of them fitted.
 
     SSCD: ResNet-50 or ResNeXt-101 32x4d, GeM 3, linear layer. DINO: ViT-B, class token followed
-    by the GeM 4 of the patch tokens.
+    by the GeM 4 of the patch tokens. D2LV and BoT: ResNet (also IBN-a) with their projector, GeM 3
+    whatever power was trained. EsViT Swin-B: token averages, with imgFp's linear layer if there is
+    one. Pretrained ResNets (Barlow Twins, Momentum2-Teacher): the trunk alone, GeM 3.
 
     Raises:
-        KitError: the layout is unknown, or names or shapes do not fit to the last one.
+        KitError: the layout is unknown, or names or shapes do not fit.
     """
     state = read_state(path)
     layout = layout_of(state)
@@ -104,48 +133,44 @@ def load_official(path: str | Path) -> Descriptor:
         first = ", ".join(list(state)[:3]) or "none"
         raise KitError(
             f"{path} has weights of no known layout (first names: {first}): expected SSCD in "
-            "torchvision or classy layout, or DINO ViT-B"
+            "torchvision or classy layout, DINO ViT-B, D2LV, BoT, EsViT Swin-B, or a pretrained "
+            "ResNet"
         )
+    if layout in SIGNS:
+        model, match = read_trunk(state, layout, path)
+        log.info("%s, %s: %s", Path(path).name, model.config.backbone, match)
+        return model.eval(), match
+    if layout == "d2lv":
+        return _d2lv(state, path)
     if layout == "classy":
         state = from_classy(state)
     model = Descriptor(_dino(state, path) if layout == "dino" else _sscd(state, path))
     copy_weights(model, state, path, partial(_file_name, layout=layout))
-    return model.eval()
+    return model.eval(), Match(len(state))
 
 
-def copy_weights(
-    model: nn.Module, state: State, path: str | Path, file_name: Callable[[str], str] = str
-) -> None:
-    """Copy weights into a network; every name and shape must fit.
-
-    Args:
-        path: where the weights come from, for the message.
-        file_name: how that file calls a weight of the network.
-
-    Raises:
-        KitError: names are missing, unexpected, or of another shape; the first ones are listed.
-    """
-    weights = {file_name(name): (name, value) for name, value in model.state_dict().items()}
-    faults = {
-        "missing": [name for name in weights if name not in state],
-        "unexpected": [name for name in state if name not in weights],
-        "of another shape": [
-            f"{name} {tuple(value.shape)} instead of {tuple(weights[name][1].shape)}"
-            for name, value in state.items()
-            if name in weights and value.shape != weights[name][1].shape
-        ],
-    }
-    reports = [
-        f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for fault, names in faults.items()
-        if names
-    ]
-    if reports:
+def _d2lv(state: State, path: str | Path) -> tuple[Descriptor, Match]:
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    power = state.pop(d2lv.GEM_POWER, None)  # learnt, and 3 when the released code tests
+    backbone = d2lv.resnet_name(state, "base.4.", "base.7.")
+    compact = state.get("matrix_feat_bn.0.2.weight")
+    if not backbone or "projector_feat_bn.0.0.weight" not in state:
         raise KitError(
-            f"{path}: weights do not fit the network, {'; '.join(reports)}: choose the file that "
-            "belongs to it"
+            f"{path} has names of D2LV ({next(iter(state), '')}, ...) but not those of a ResNet "
+            "with its projector (base.4., base.7., projector_feat_bn.0.0): download it again"
         )
-    model.load_state_dict({weights[name][0]: value for name, value in state.items()})
+    config = DescriptorConfig(
+        backbone=backbone,
+        dim=0 if compact is None else len(compact),
+        size=d2lv.SIZE,
+        last_stride=1,
+        wave=True,
+        projector="d2lv" if compact is None else "bot",
+    )
+    model = Descriptor(config)
+    copy_weights(model, state, path, d2lv.official_name)
+    unused = () if power is None else (d2lv.GEM_POWER,)
+    return model.eval(), Match(len(state), unused=unused)
 
 
 def _file_name(name: str, layout: str) -> str:

@@ -1,19 +1,39 @@
 """Retrieval: codecs, score normalisation, candidates; learnt from background images only."""
 
-from .retrieve import retrieve
+from .direction import by_direction, direction_report, norm_ratios, read_norms, true_rows
+from .merge import MergeConfig, cap, ladder, largest, matching_parts, merge, read_sides
+from .part_search import PartFiles, part_files, read_part_table, search_models, search_parts
+from .retrieve import retrieve, write_l2_submission
 from .score_norm import ScoreNorm, as_inner_product, normalise, parse_score_norm
 from .search import nearest, parse_rule, search
-from .whitening import Codec, check_background
+from .whitening import Codec
 
 __all__ = [
     "Codec",
+    "MergeConfig",
+    "PartFiles",
     "ScoreNorm",
     "as_inner_product",
-    "check_background",
+    "by_direction",
+    "cap",
+    "direction_report",
+    "ladder",
+    "largest",
+    "matching_parts",
+    "merge",
     "nearest",
+    "norm_ratios",
     "normalise",
     "parse_rule",
     "parse_score_norm",
+    "part_files",
+    "read_norms",
+    "read_part_table",
+    "read_sides",
     "retrieve",
     "search",
+    "search_models",
+    "search_parts",
+    "true_rows",
+    "write_l2_submission",
 ]

@@ -20,13 +20,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import torch
 
 from iscutils.artifacts import KitError
 from iscutils.retrieval.search import nearest
 
 SMALLEST_STRETCH = 0.01
+_DEVICE_SCORES = 1 << 28  # scores held on a GPU at a time (1 GB)
 
 _NUMBER = r"([0-9]*\.?[0-9]+)"
 _RANKS = r"\[([0-9]+)(?:,([0-9]+))?\]"
@@ -115,11 +118,43 @@ def normalise(
 
 
 def mean_similarity(
-    queries: np.ndarray, background: np.ndarray, first: int, last: int
+    queries: np.ndarray,
+    background: np.ndarray,
+    first: int,
+    last: int,
+    *,
+    memory_gb: float = 2.0,
+    device: str = "cpu",
 ) -> np.ndarray:
-    """Mean inner product (Nq,) of each query with its background rows of ranks first..last."""
-    similarity, _ = nearest(queries, background, last + 1)
-    return similarity[:, first : last + 1].mean(axis=1, dtype=np.float64)
+    """Mean inner product (Nq,) of each query with its background rows of ranks first..last.
+
+    Both arrays may be memory-mapped: the background is read in stretches of `memory_gb` gigabytes,
+    and each query keeps its best similarities so far. `device` "cuda" multiplies on a GPU.
+    """
+    k = last + 1
+    stretch = max(k, int(memory_gb * 2**30) // (4 * background.shape[1]))
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    near = partial(_nearest_on, device) if str(device).startswith("cuda") else nearest
+    for left in range(0, len(background), stretch):
+        found, _ = near(queries, background[left : left + stretch], k)
+        both = np.concatenate([best, found], axis=1)  # (Nq, up to 2 k)
+        best = -np.partition(-both, k - 1, axis=1)[:, :k]
+    best = -np.sort(-best, axis=1)
+    return best[:, first:].mean(axis=1, dtype=np.float64)
+
+
+def _nearest_on(
+    device: str, queries: np.ndarray, database: np.ndarray, k: int
+) -> tuple[np.ndarray, None]:
+    """The k largest inner products (Nq, k) of each query, computed by torch on a device."""
+    rows = torch.from_numpy(np.ascontiguousarray(database, dtype=np.float32)).to(device)
+    step = max(1, _DEVICE_SCORES // len(rows))
+    best = []
+    for start in range(0, len(queries), step):
+        part = np.ascontiguousarray(queries[start : start + step], dtype=np.float32)
+        scores = torch.from_numpy(part).to(device) @ rows.T  # (B, Nb)
+        best.append(scores.topk(min(k, len(rows)), dim=1).values.cpu().numpy())
+    return np.concatenate(best), None
 
 
 def smooth_background(background: np.ndarray, k: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, log
+from iscutils.retrieval.top_pairs import top_pairs
 
 _BLOCK_SCORES = 1 << 24  # scores held at a time (64 MB as float32)
 
@@ -121,37 +122,11 @@ def _global(
     reference_code: np.ndarray,
     count: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `count` best pairs of all, exact, as (query code, reference code, score).
-
-    Codes rise from row to row, so pairs are met in the order of their ids: among equal scores the
-    first ones met stay, and a later pair has to score strictly more than the worst one kept.
-    """
-    query_starts = np.flatnonzero(np.diff(query_code, prepend=-1))
-    reference_starts = np.flatnonzero(np.diff(reference_code, prepend=-1))
-    step = max(1, _BLOCK_SCORES // len(references))
-    pairs, scores = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-    floor = -np.inf
-    first = 0
-    while first < len(query_starts):
-        # Whole query images: all rows of a query are in one block.
-        last = max(first + 1, np.searchsorted(query_starts, query_starts[first] + step))
-        end = query_starts[last] if last < len(query_starts) else len(queries)
-        block = queries[query_starts[first] : end] @ references.T  # (rows, Nr)
-        if len(reference_starts) < len(references):
-            block = np.maximum.reduceat(block, reference_starts, axis=1)
-        if len(query_starts) < len(queries):
-            starts = query_starts[first:last] - query_starts[first]
-            block = np.maximum.reduceat(block, starts, axis=0)
-        good = np.flatnonzero(block > floor)
-        pairs = np.concatenate([pairs, good + first * len(reference_starts)])
-        scores = np.concatenate([scores, block.ravel()[good]])
-        if len(scores) > 2 * count or last >= len(query_starts):
-            kept = _best(scores, count)
-            pairs, scores = pairs[kept], scores[kept]
-            floor = scores.min() if len(scores) == count else floor
-        first = last
-    query, reference = np.divmod(pairs, len(reference_starts))
-    return query, reference, scores
+    """The `count` best pairs of all, exact, as (query code, reference code, score)."""
+    several = len(queries) > query_code[-1] + 1 or len(references) > reference_code[-1] + 1
+    codes = dict(query_code=query_code, database_code=reference_code) if several else {}
+    q, r, score = top_pairs(queries, references, count, **codes)
+    return query_code[q], reference_code[r], score
 
 
 def _best(scores: np.ndarray, count: int) -> np.ndarray:

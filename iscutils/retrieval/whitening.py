@@ -8,13 +8,13 @@ ends the text.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, atomic_path, file_hash, log
+from iscutils.artifacts import KitError, atomic_path, content_key, log
 
 EIGENVALUE_FLOOR = 1e-6  # of the largest; smaller ones are noise that whitening would blow up
 ROWS_PER_DIMENSION = 1000  # rows used for fitting, as in FAISS
@@ -119,6 +119,12 @@ class Codec:
             result[start : start + _BLOCK] = rows
         return result
 
+    def key(self) -> str:
+        """Ten hexadecimal digits that change with what the codec does to descriptors."""
+        learned = [] if self.mean is None else [self.mean, self.directions, self.eigenvalues]
+        hashes = [hashlib.sha256(np.ascontiguousarray(part)).hexdigest() for part in learned]
+        return content_key(self.spec, hashes)
+
     def save(self, path: str | Path) -> Path:
         """Write spec, mean, directions and eigenvalues as .npz, atomically."""
         learned = {}
@@ -144,69 +150,6 @@ class Codec:
         except (OSError, KeyError, ValueError) as error:
             raise KitError(f"cannot read the codec {path} ({error}): fit it again") from error
         return codec
-
-
-def check_background(background, *others, strict: bool = True) -> list[tuple[str, str]]:
-    """Refuse a background that shares an image with queries or references (image sets).
-
-    Files are compared by content, images without a file by id. Returns the shared (background id,
-    other id) pairs; with `strict` any such pair is a `KitError`, else a warning.
-    """
-    shared = _shared_images(background, others)
-    if shared:
-        examples = ", ".join(f"{ours} = {theirs}" for ours, theirs in shared[:3])
-        text = (
-            f"the background shares {len(shared)} images with queries or references, such as "
-            f"{examples}: remove them from the training images"
-        )
-        if strict:
-            raise KitError(f"{text}, or pass strict=False to leave the protocol")
-        log.warning(text)
-    return shared
-
-
-def _shared_images(background, others: Iterable) -> list[tuple[str, str]]:
-    ours, our_ids = _files_and_ids(background)
-    theirs, their_ids = [], {}
-    for images in others:
-        files, ids = _files_and_ids(images)
-        theirs += files
-        their_ids |= ids
-    # An equal id says nothing about two files, but everything about generated images.
-    known_files = {id_ for id_, _ in ours}, {id_ for id_, _ in theirs}
-    by_id = [
-        (id_, id_)
-        for id_ in our_ids.keys() & their_ids.keys()
-        if not (id_ in known_files[0] and id_ in known_files[1])
-    ]
-    # Cheap looks first: few of a million files share size and middle, and only those are hashed.
-    for look in (lambda path: path.stat().st_size, _middle, file_hash):
-        ours, theirs = _keep_matching(ours, theirs, look)
-    by_hash = {file_hash(path): id_ for id_, path in reversed(theirs)}
-    return sorted(by_id + [(id_, by_hash[file_hash(path)]) for id_, path in ours])
-
-
-def _files_and_ids(images) -> tuple[list[tuple[str, Path]], dict[str, None]]:
-    paths = [(id_, images.path(i)) for i, id_ in enumerate(images.ids)]
-    return [(id_, Path(path)) for id_, path in paths if path is not None], dict.fromkeys(images.ids)
-
-
-def _keep_matching(ours: list, theirs: list, look: Callable) -> tuple[list, list]:
-    """The (id, path) of both lists whose `look(path)` occurs in the other one too."""
-    our_looks = [look(path) for _, path in ours]
-    their_looks = [look(path) for _, path in theirs]
-    common = set(our_looks) & set(their_looks)
-    return (
-        [item for item, seen in zip(ours, our_looks, strict=True) if seen in common],
-        [item for item, seen in zip(theirs, their_looks, strict=True) if seen in common],
-    )
-
-
-def _middle(path: Path) -> bytes:
-    """4 kB from the middle of a file: headers are often equal, middles are not."""
-    with open(path, "rb") as file:
-        file.seek(path.stat().st_size // 2)
-        return file.read(4096)
 
 
 def _parse(spec: str) -> list[tuple[str, int]]:

@@ -1,19 +1,16 @@
 """Training: one Lightning module a method, one `fit` for all of them."""
 
 from iscutils.artifacts import KitError
+from iscutils.training.asl import ASL, decoy_auc
 from iscutils.training.barlow import Barlow
-from iscutils.training.fit import (
-    fit,
-    open_views,
-    pick_device,
-    pick_precision,
-    read_history,
-    read_probes,
-    steps_of,
-    training_data,
-)
+from iscutils.training.d2lv import D2LV, BoT
+from iscutils.training.data import Examples, open_views, steps_of, training_data
+from iscutils.training.fit import fit, pick_device, pick_precision, read_history, read_probes
+from iscutils.training.imgfp import ImgFp
 from iscutils.training.kd_icd import KdIcd
+from iscutils.training.labelled import Labelled, read_labelled
 from iscutils.training.method import Method, TrainConfig
+from iscutils.training.momentum2 import Momentum2
 from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warmup_cosine
 from iscutils.training.pixels import Pixels, cache_pixels, to_views
 from iscutils.training.rdcd import RDCD
@@ -21,8 +18,8 @@ from iscutils.training.sscd import SSCD
 from iscutils.training.watch import spread
 
 METHODS = {
-    "pretrain": {"barlow_twins": Barlow},
-    "train": {"sscd": SSCD},
+    "pretrain": {"barlow_twins": Barlow, "momentum2": Momentum2},
+    "train": {"sscd": SSCD, "d2lv": D2LV, "bot": BoT, "asl": ASL, "imgfp": ImgFp},
     "distil": {"rdcd": RDCD, "kd_icd": KdIcd},
 }
 
@@ -36,23 +33,32 @@ def choose(method: str, stage: str) -> type[Method]:
 
 
 __all__ = [
+    "ASL",
+    "D2LV",
     "LARS",
     "METHODS",
     "RDCD",
     "SSCD",
     "Barlow",
+    "BoT",
+    "Examples",
+    "ImgFp",
     "KdIcd",
+    "Labelled",
     "Method",
+    "Momentum2",
     "Pixels",
     "TrainConfig",
     "cache_pixels",
     "choose",
+    "decoy_auc",
     "fit",
     "make_optimiser",
     "open_views",
     "pick_device",
     "pick_precision",
     "read_history",
+    "read_labelled",
     "read_probes",
     "scaled_rate",
     "spread",

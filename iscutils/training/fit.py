@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,60 +22,20 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import load_file
+from timm.layers import convert_sync_batchnorm
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from iscutils.artifacts import KitError, content_key, log
-from iscutils.edits.views import EditedViews, one_thread
-from iscutils.images import ImageSet
 from iscutils.models import Descriptor
-from iscutils.training.method import Method, TrainConfig, strength_at
-from iscutils.training.pixels import EpochSampler, Pixels
+from iscutils.training.data import Examples
+from iscutils.training.method import Method, TrainConfig
 
 _KNOWN_WARNINGS = (
     ".*does not have many workers.*",  # batches are read whole, from memory maps
     ".*in eval mode at the start of training.*",  # the teacher, on purpose
     ".*treespec, LeafSpec.*",  # Lightning's own use of torch
 )
-
-
-def steps_of(pixels: Pixels | EditedViews, config: TrainConfig) -> int:
-    """Number of optimiser steps of a whole training run."""
-    per_epoch = len(pixels) // (config.batch_size * config.devices)
-    if per_epoch == 0:
-        raise KitError(
-            f"batch_size {config.batch_size} is larger than the {len(pixels)} training images "
-            f"on {config.devices} device(s): lower it"
-        )
-    return per_epoch * config.epochs
-
-
-def training_data(images: ImageSet, pixels: Pixels, config: TrainConfig) -> Pixels | EditedViews:
-    """What `fit` trains on: the cached pixels, or for path "images" views of the same photographs.
-
-    Those are made one by one from the files, with all edits there are, their strength rising by
-    epochs; `pixels` then only says which photographs are trained on.
-    """
-    if config.path == "tensor":
-        return pixels
-    kept = set(pixels.ids)
-    return open_views(
-        images.subset([i for i, name in enumerate(images.ids) if name in kept]), config
-    )
-
-
-def open_views(images: ImageSet, config: TrainConfig) -> EditedViews:
-    """Training data for path "images", see `training_data`."""
-    strengths = [strength_at(epoch / config.epochs, config) for epoch in range(config.epochs)]
-    return EditedViews(
-        images,
-        config.recipe,
-        config.size,
-        seed=config.seed,
-        mild_first=config.mild_first,
-        strengths=strengths,
-    )
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -107,7 +68,7 @@ def pick_precision(precision: str, device: torch.device, network: nn.Module) -> 
 
 def fit(
     method: Method,
-    pixels: Pixels | EditedViews,
+    data: Examples,
     folder: str | Path,
     name: str,
     device: str = "auto",
@@ -117,7 +78,8 @@ def fit(
 
     Args:
         method: holds the network as `.model` and the `TrainConfig` as `.config`.
-        pixels: training images; for path "images" what `open_views` gives.
+        data: training images: `Pixels`; for path "images" what `open_views` gives, for "labelled"
+            what `read_labelled` gives.
         folder: where models live; this one is `<name>-<key>`, the key covering start weights,
             settings and images. If it exists, nothing is trained.
         name: first part of the model's name.
@@ -129,13 +91,14 @@ def fit(
         method then holds the trained weights in eval mode, whether it was trained now or before.
     """
     config, chosen = method.config, pick_device(device)
-    if isinstance(pixels, EditedViews) != (config.path == "images"):
+    if data.path != config.path:
         raise KitError(
-            f"training path '{config.path}' needs other data than {type(pixels).__name__}: give "
-            "open_views(images, config) for 'images', Pixels for 'tensor'"
+            f"training path '{config.path}' needs other data than {type(data).__name__}: give "
+            "open_views(images, config) for 'images', Pixels for 'tensor', read_labelled(sets, ..) "
+            "for 'labelled'"
         )
     precision = pick_precision(config.precision, chosen, method.model)
-    key = content_key(method.key(), pixels.key(), precision)
+    key = content_key(method.key(), data.key(), precision)
     out = Path(folder) / f"{name}-{key}"
     if (out / "model.safetensors").exists():
         log.info("%s is trained already", out.name)
@@ -146,7 +109,10 @@ def fit(
     if last.exists():
         log.info("continuing %s from its last finished epoch", out.name)
     L.seed_everything(config.seed, verbose=False)
-    loader = _loader(pixels, config)
+    loader = data.loader(config)
+    if config.devices > 1 and chosen.type == "cuda":  # torch has synchronised norms for GPUs only
+        # timm's, because Lightning's would drop the activations that are part of some timm norms.
+        convert_sync_batchnorm(method)
     method.to(memory_format=torch.channels_last)
     method.train()  # a network read from a folder comes in eval mode
     trainer = _trainer(config, chosen, precision, last, probe)
@@ -158,6 +124,7 @@ def fit(
         raise KeyboardInterrupt
     if not method.history:  # processes that a notebook started have it
         method.on_load_checkpoint(torch.load(last, map_location="cpu", weights_only=True))
+    method.finish()
     if trainer.is_global_zero:
         _save(method, out)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -171,28 +138,7 @@ def _save(method: Method, out: Path) -> None:
     texts = {"history.csv": history.to_csv(index=False)}
     if len(probes):
         texts["probe.csv"] = probes.to_csv(index=False)
-    method.model.save(out, history.iloc[-1].to_dict(), texts, _extra(method))
-
-
-def _loader(pixels: Pixels | EditedViews, config: TrainConfig) -> DataLoader:
-    shared = {"batch_size": config.batch_size, "drop_last": True}
-    if isinstance(pixels, Pixels):
-        sampler = EpochSampler(len(pixels), config.seed)
-        return DataLoader(pixels, sampler=sampler, collate_fn=_whole, **shared)
-    sampler = EpochSampler(len(pixels), config.seed, mark=True)
-    if config.workers:
-        shared |= {
-            "num_workers": config.workers,
-            "persistent_workers": True,
-            "multiprocessing_context": "spawn",  # a fork of a process with threads may hang
-            "worker_init_fn": one_thread,
-        }
-    return DataLoader(pixels, sampler=sampler, **shared)
-
-
-def _extra(method: Method) -> dict[str, torch.Tensor]:
-    state = method.state_dict()
-    return {name: value for name, value in state.items() if not name.startswith("model.")}
+    method.model.save(out, history.iloc[-1].to_dict(), texts, method.kept())
 
 
 def _restore(method: Method, folder: Path) -> None:
@@ -211,11 +157,6 @@ def read_history(model: str | Path) -> pd.DataFrame:
 def read_probes(model: str | Path) -> pd.DataFrame:
     """What the probe measured before training and after each epoch: columns step, ..."""
     return pd.read_csv(Path(model) / "probe.csv")
-
-
-def _whole(batch):
-    """`Pixels.__getitems__` gives the whole batch: nothing to collate."""
-    return batch
 
 
 class _Progress(L.Callback):
@@ -256,6 +197,8 @@ class _Probing(L.Callback):
         self.probe = probe
 
     def on_train_start(self, trainer: L.Trainer, method: Method) -> None:
+        before = method.probes[-1]["minutes"] if method.probes else 0.0  # of a killed run
+        self.started = time.monotonic() - 60 * before
         if trainer.global_step == 0:
             self._measure(trainer, method)
 
@@ -263,9 +206,11 @@ class _Probing(L.Callback):
         self._measure(trainer, method)
 
     def _measure(self, trainer: L.Trainer, method: Method) -> None:
-        method.model.eval()
-        method.probes.append({"step": trainer.global_step, **self.probe(method.model)})
-        method.model.train()
+        minutes = round((time.monotonic() - self.started) / 60, 2)
+        network = method.finished.eval()
+        row = {"step": trainer.global_step, "minutes": minutes, **self.probe(network)}
+        method.probes.append(row)
+        network.train()
 
 
 def _trainer(
@@ -283,8 +228,7 @@ def _trainer(
         devices=config.devices // nodes,
         num_nodes=nodes,
         precision=precision,
-        sync_batchnorm=config.devices > 1 and device.type == "cuda",  # torch has it for GPUs only
-        use_distributed_sampler=False,  # `EpochSampler` shares the images out itself
+        use_distributed_sampler=False,  # the data's sampler shares the images out itself
         callbacks=[_Progress(), *([_Probing(probe)] if probe else []), _KeepLast(last)],
         enable_progress_bar=False,
         logger=False,

@@ -112,6 +112,7 @@ class KdIcd(Contrastive):
             parts["relation"] = relation
             if self.training:
                 self.bank.write(target, sources[:, 0])
+            parts["queue_filled"] = self.bank.share_filled
         return {"loss": total, **parts}
 
 

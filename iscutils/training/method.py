@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,8 +14,8 @@ from iscutils.artifacts import KitError, content_key
 from iscutils.edits import load_recipe
 from iscutils.edits.tensor import TensorEdits
 from iscutils.losses import MemoryQueue, rank
-from iscutils.models import state_key
-from iscutils.training.optimisers import make_optimiser, warmup_cosine
+from iscutils.models import Descriptor, state_key
+from iscutils.training.optimisers import make_optimiser, plateau_cosine, warmup_cosine
 from iscutils.training.pixels import to_views
 from iscutils.training.watch import Recent, spread
 
@@ -24,14 +25,15 @@ class TrainConfig:
     """Settings of one training run, the same for every method."""
 
     epochs: int = 10
-    batch_size: int = 128  # images a process and step; each gives two views
+    batch_size: int = 128  # images a process and step; each gives its views, labelled ones one
     size: int = 80  # side of a view in pixels
     rate: float = 2e-3  # learning rate at its highest; see `scaled_rate`
     optimiser: str = "adamw"  # adamw, sgd or lars
     weight_decay: float = 1e-2
     exclude_norms: bool = False  # biases and norm layers without decay, and without LARS scaling
     clip: float = 0.0  # longest gradient, larger ones are shortened; 0: as they are
-    warmup: float = 0.05  # share of all steps
+    schedule: str = "cosine"  # of the rate: "cosine" by steps; "d2lv" by epochs, `plateau_cosine`
+    warmup: float = 0.05  # share of all steps, of schedule "cosine"
     strength: float = 1.0  # of the edits, at its highest
     ramp: float = 0.5  # share of all steps over which the edits grow from 0.3 to full strength
     mild_first: bool = True  # the first view is nearly unedited, as a reference is
@@ -39,7 +41,10 @@ class TrainConfig:
     devices: int = 1  # processes that train together, on all machines
     precision: str = "auto"  # auto, 32-true or bf16-mixed
     recipe: str = "training"  # of the edits
-    path: str = "tensor"  # "tensor": whole batches of cached pixels; "images": one file at a time
+    # "tensor": cached pixels, edited as whole batches; "images": one file at a time; "labelled":
+    # the finished pictures of a synthesised set
+    path: str = "tensor"
+    views: int = 2  # of an image in a step, for methods that learn classes; the others take two
     workers: int = 0  # loader processes of path "images"; 0: none, in this process
 
 
@@ -57,19 +62,28 @@ class Method(L.LightningModule):
     Random numbers come from (seed, step, process): a resumed run draws what an unbroken one does.
     The history of every step, and what a probe measured, are part of the checkpoint. The last step
     of an epoch also has what `spread` says of the epoch's latest descriptors.
+
+    Attributes:
+        paths: what the method can be trained on, see `TrainConfig.path`.
     """
+
+    paths: tuple[str, ...] = ("tensor", "images")
+    model: Descriptor
 
     def __init__(self, config: TrainConfig, total_steps: int, **settings: Any):
         super().__init__()
         self.config, self.total_steps = config, max(1, total_steps)
         self.settings = settings
         self.recipe = load_recipe(config.recipe)
+        if config.path not in self.paths:
+            raise KitError(
+                f"training path '{config.path}' is unknown to {type(self).__name__}: choose "
+                f"{' or '.join(self.paths)}"
+            )
         if config.path == "tensor":
             first = "original" if config.mild_first else "group"
             self.mild_edits = TensorEdits(self.recipe, config.size, first)
             self.edits = TensorEdits(self.recipe, config.size)
-        elif config.path != "images":
-            raise KitError(f"training path '{config.path}' is unknown: choose tensor or images")
         self.history: list[dict[str, float]] = []
         self.probes: list[dict[str, float]] = []
         self.recent = Recent()
@@ -81,12 +95,28 @@ class Method(L.LightningModule):
         recipe = self.recipe.key()
         return content_key(type(self).__name__, config, recipe, self.settings, state_key(self))
 
-    def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(
+        self, images: torch.Tensor, ids: torch.Tensor, *known: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Loss and its parts for a batch in [0, 1] with ids (n,).
 
-        images: photographs (n, 3, H, W), or two finished views of each, (n, 2, 3, S, S).
+        images: photographs (n, 3, H, W), or finished views of each, (n, V, 3, S, S). known: what
+        else the training data know of each image, see `data.Examples`.
         """
         raise NotImplementedError
+
+    @property
+    def finished(self) -> Descriptor:
+        """The network as it would be saved now: what a probe measures."""
+        return self.model
+
+    def finish(self) -> None:
+        """Called once after the training: bring `model` to what is saved."""
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """What the folder of the model keeps beside the model, for training alone."""
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("model.")}
 
     def progress(self) -> float:
         """Share of all steps that are done, 0 to 1."""
@@ -118,8 +148,10 @@ class Method(L.LightningModule):
         ]
 
     def training_step(self, batch, _index: int) -> torch.Tensor:
-        pixels, ids = batch
-        parts = self.loss(to_views(pixels), ids)
+        pixels, ids, *known = batch
+        # Dropout and WaveBlock draw from torch's own state: a resumed run draws as an unbroken one.
+        torch.manual_seed(self.generator(torch.device("cpu"), 9).initial_seed())
+        parts = self.loss(to_views(pixels), ids, *known)
         row = {name: float(value.detach()) for name, value in parts.items()}
         self.history.append({"step": self.global_step, **row})
         return parts["loss"]
@@ -145,11 +177,19 @@ class Method(L.LightningModule):
             config.weight_decay,
             config.exclude_norms,
         )
-        warmup = int(config.warmup * self.total_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: warmup_cosine(step, warmup, self.total_steps)
-        )
-        return [optimiser], [{"scheduler": schedule, "interval": "step"}]
+        share, interval = self._schedule()
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+        return [optimiser], [{"scheduler": schedule, "interval": interval}]
+
+    def _schedule(self) -> tuple[Callable[[int], float], str]:
+        """Share of the rate by the number of steps or epochs done, and which of both."""
+        config = self.config
+        if config.schedule == "cosine":
+            warmup = int(config.warmup * self.total_steps)
+            return lambda step: warmup_cosine(step, warmup, self.total_steps), "step"
+        if config.schedule == "d2lv":
+            return lambda epoch: plateau_cosine(epoch, config.epochs), "epoch"
+        raise KitError(f"schedule '{config.schedule}' is unknown: choose cosine or d2lv")
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["history"], checkpoint["probes"] = self.history, self.probes

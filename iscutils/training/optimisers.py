@@ -67,6 +67,8 @@ def make_optimiser(
 ) -> Optimizer:
     """Optimiser by name: `adamw`, `sgd` (momentum .9) or `lars`, for what has a gradient.
 
+    `adamw` without weight decay is Adam.
+
     With `exclude_norms` biases and norm layers (tensors of one dimension) form a group of their
     own, without weight decay and, in LARS, without scaling.
     """
@@ -101,3 +103,16 @@ def warmup_cosine(step: int, warmup: int, total: int) -> float:
         return step / max(1, warmup - 1)
     done = (step - warmup) / max(1, total - warmup)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def plateau_cosine(epoch: int, epochs: int) -> float:
+    """Share of the base rate in an epoch: .01 rising to 1 in the first fifth, 1 for a second fifth,
+    then half a cosine to 0.
+
+    D2LV's author trains 25 epochs so: 5 of warm-up, 5 at the full rate, 15 of cosine (open recipes
+    of later work; unverified for D2LV itself).
+    """
+    at = 25 * epoch / epochs
+    if at < 5:
+        return 0.01 + 0.99 * at / 5
+    return 0.5 * (1 + math.cos(math.pi * max(0.0, at - 10) / 15))

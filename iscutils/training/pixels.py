@@ -6,16 +6,20 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iscutils.artifacts import KitError, atomic_path, content_key, write_json
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.losses import rank, world_size
 from iscutils.preprocess import load_prepared
+
+if TYPE_CHECKING:
+    from iscutils.training.method import TrainConfig  # it needs `to_views`
 
 SHARD = 2048  # images a file
 
@@ -25,6 +29,8 @@ class Pixels(Dataset):
 
     Batches are read whole (`__getitems__`): no loader process, no copy an image.
     """
+
+    path = "tensor"
 
     def __init__(self, folder: str | Path, indices: Sequence[int] | None = None):
         self.folder = Path(folder)
@@ -41,6 +47,20 @@ class Pixels(Dataset):
     def key(self) -> str:
         """Ten hexadecimal digits that change with the images or their number."""
         return content_key(self.folder.name, self.ids)
+
+    @property
+    def classes(self) -> int:
+        """Number of images; each is a class of its own."""
+        return len(self)
+
+    def steps(self, config: TrainConfig) -> int:
+        """Optimiser steps of an epoch."""
+        return len(self) // (config.batch_size * config.devices)
+
+    def loader(self, config: TrainConfig) -> DataLoader:
+        """Batches of images (n, S, S, 3) uint8 and indices (n,)."""
+        sampler = EpochSampler(len(self), config.seed)
+        return whole_batches(self, sampler, config.batch_size)
 
     def split(self, share: float, seed: int = 0) -> tuple[Pixels, Pixels]:
         """Two disjoint parts: a random `share` of the images is held out, as the second."""
@@ -70,6 +90,15 @@ def to_views(pixels: torch.Tensor) -> torch.Tensor:
     Returns (B, 3, S, S) or (B, V, 3, S, S).
     """
     return (pixels if pixels.ndim == 5 else pixels.permute(0, 3, 1, 2)).float() / 255
+
+
+def whole_batches(data: Dataset, sampler: Sampler[int], batch_size: int) -> DataLoader:
+    """Loader of data whose `__getitems__` gives a whole batch: there is nothing to collate."""
+    return DataLoader(data, batch_size, sampler=sampler, collate_fn=_itself, drop_last=True)
+
+
+def _itself(batch):
+    return batch
 
 
 class EpochSampler(Sampler[int]):

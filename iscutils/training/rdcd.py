@@ -137,6 +137,7 @@ class RDCD(Taught):
         with torch.no_grad():
             parts["positive"] = similarity[:, 0].mean()
             parts["nearest_negative"] = nearest_similarity(similarity, negatives)[0].mean()
+            parts["queue_filled"] = self.student_queue.share_filled
         return {"loss": total, **parts}
 
 

@@ -1,0 +1,309 @@
+"""A benchmark like NDEC, out of any photographs: hard negatives beside ordinary queries.
+
+NDEC itself cannot be shared; this follows asl_ndec.md, section 9.4. Results on it and on NDEC never
+belong into one table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from iscutils.artifacts import KitError, atomic_path, content_key, log, resolve, write_text
+from iscutils.edits.folders import STATE, write_csv
+from iscutils.edits.making import encode_jpeg
+from iscutils.edits.negatives import NEAR, QUALITY, hash_distance
+from iscutils.edits.queryset import link_or_copy
+from iscutils.edits.recipe_files import load_recipe
+from iscutils.edits.recipes import Recipe
+from iscutils.edits.synthesis import synthesise_queries
+from iscutils.executor import Executor
+from iscutils.images import ImageError, ImageSet, open_folder
+from iscutils.submissions import read_ground_truth
+
+VERSION = 1
+SHARE = 0.49  # of hard negatives among all queries, as in NDEC
+DECOYS = 1 / 3  # of the hard negatives are directional decoys
+AREA = (0.2, 0.5)  # of the picture that a decoy's crop shows
+INLIERS = 20  # matches under one homography from which on two pictures are taken for copies
+TRIES = 5  # nearest references that a picture is compared with
+LONG_SIDE = 320  # px, at which points are looked for
+SIDE = 16  # px of the thumbnails that the simple descriptor compares
+MARKER, KINDS = ".finished", "kinds.csv"
+
+
+def hard_count(ordinary: int, share: float) -> int:
+    """Hard negatives beside so many ordinary queries, if they are this share of all queries."""
+    if not 0 <= share < 1:
+        raise KitError(f"share={share} of hard negatives: give a number from 0 to below 1")
+    return round(ordinary * share / (1 - share))
+
+
+def ndec_like(
+    images: ImageSet,
+    distractors: ImageSet,
+    recipe: Recipe | str,
+    out: str | Path,
+    *,
+    positives: int,
+    negatives: int,
+    seed: int,
+    executor: Executor,
+    share: float = SHARE,
+    vectors: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Path:
+    """Make an ordinary query set and add hard negatives; return its folder, in ISC layout.
+
+    Two thirds of the hard negatives are look-alikes: unedited held-out pictures, those nearest to a
+    reference first. One third are directional decoys: a crop of 20 to 50 % of a held-out picture
+    goes among the references, the whole picture is the query. None has an original. Pictures that
+    may be copies of a reference (hashes within 10 of 64 bits, or 20 matches under one homography)
+    are passed over.
+
+    Args:
+        images, distractors, recipe, positives, negatives, seed, executor: as for
+            `synthesise_queries`; the hard negatives come from distractors that it does not get.
+        out: folder to write: `queries/`, `references/`, `ground_truth.csv`, `edits.csv`, and
+            `kinds.csv` (query_id,kind; kind one of positive, negative, look_alike, decoy).
+            `ordinary/` in it holds the ordinary set. Finished work is kept, a killed call resumes.
+        share: of hard negatives among all queries, 0..1.
+        vectors: descriptors of `images` and of `distractors`, (N, D) each, to find look-alikes;
+            None for thumbnails, which need no model.
+
+    Raises:
+        KitError: a wrong share, or too few distractors.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    count = hard_count(positives + negatives, share)
+    order = np.random.default_rng([seed, 0, 4]).permutation(len(distractors)).tolist()
+    if len(order) < count + max(1, negatives):
+        raise KitError(
+            f"{len(order)} distractors are too few for {count} hard negatives and {negatives} "
+            "ordinary ones: give more photographs, or lower the share of hard negatives"
+        )
+    # Half of what is left over goes to each side: the best look-alikes need a choice.
+    spare = (len(order) - count - negatives) // 2
+    hard, ordinary = order[: count + spare], sorted(order[count + spare :])
+    given = None if vectors is None else [hashlib.sha256(v.tobytes()).hexdigest() for v in vectors]
+    key = content_key(
+        VERSION, images.key(), distractors.key(), recipe.key(), positives, negatives, seed, share,
+        given,
+    )  # fmt: skip
+    folder = resolve(out)
+    marker = folder / MARKER
+    if (folder / STATE).exists():
+        raise KitError(f"{folder} holds a set of another kind: choose an empty folder")
+    if marker.exists() and marker.read_text(encoding="utf-8") == key:
+        log.info("NDEC-like set finished before: %s", folder)
+        return folder
+    marker.unlink(missing_ok=True)
+    base = synthesise_queries(
+        images, distractors.subset(ordinary), recipe, folder / "ordinary",
+        positives=positives, negatives=negatives, seed=seed, executor=executor,
+    )  # fmt: skip
+    held_out = distractors.subset(hard)
+    decoys, alike = _choose(images, held_out, _similar(images, held_out, vectors, hard), count,
+                            executor)  # fmt: skip
+    _assemble(folder, base, held_out, decoys, alike, seed)
+    write_text(marker, key)
+    return folder
+
+
+def _similar(images, held_out, vectors, hard) -> np.ndarray:
+    """Cosines (held-out images, references)."""
+    if vectors is None:
+        return thumbnails(held_out) @ thumbnails(images).T
+    ours, theirs = (_unit(np.asarray(rows, np.float32)) for rows in vectors)
+    return theirs[hard] @ ours.T
+
+
+def thumbnails(images: ImageSet) -> np.ndarray:
+    """Simple descriptors (N, D) float32 of unit length: colours of 16 x 16 px without their mean.
+
+    An unreadable image has a zero row, which is like nothing.
+    """
+    rows = np.zeros((len(images), 3 * SIDE * SIDE), np.float32)
+    for i in range(len(images)):
+        try:
+            picture = images.load(i, min_side=2 * SIDE).resize((SIDE, SIDE), Image.Resampling.BOX)
+        except ImageError:
+            continue
+        pixels = np.asarray(picture, np.float32).ravel()
+        rows[i] = pixels - pixels.mean()
+    return _unit(rows)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(length > 0, length, 1)
+
+
+def _choose(images, held_out, similar, count, executor) -> tuple[list[int], list[int]]:
+    """Held-out images that become decoys (at random) and look-alikes (the most similar ones)."""
+    wanted = round(count * DECOYS)
+    # The order of the held-out images is random already.
+    decoys = _usable(images, held_out, similar, range(len(held_out)), wanted, executor)
+    rest = np.setdiff1d(np.arange(len(held_out)), decoys)
+    nearest = rest[np.argsort(-similar[rest].max(axis=1), kind="stable")]
+    alike = _usable(images, held_out, similar, nearest.tolist(), count - wanted, executor)
+    if len(decoys) + len(alike) < count:
+        log.warning("%d hard negatives instead of %d", len(decoys) + len(alike), count)
+    return decoys, alike
+
+
+def _usable(
+    images: ImageSet,
+    held_out: ImageSet,
+    similar: np.ndarray,
+    order: Iterable[int],
+    count: int,
+    executor: Executor,
+) -> list[int]:
+    """The first `count` held-out images of the order that can be read and are no copies."""
+    order, found = list(order), []
+    while order and len(found) < count:
+        part, order = order[: count - len(found)], order[count - len(found) :]
+        likely = [np.argsort(-similar[i], kind="stable")[:TRIES].tolist() for i in part]
+        jobs = list(zip(part, likely, strict=True))
+        verdicts = executor.map(
+            partial(_no_copy, images, held_out), jobs, desc="hard negatives", chunk=4
+        )
+        found += [i for i, good in zip(part, verdicts, strict=True) if good]
+    return found
+
+
+def _no_copy(images: ImageSet, held_out: ImageSet, job: tuple[int, list[int]]) -> bool:
+    """Whether a held-out picture can be read and is a copy of none of the references named."""
+    i, likely = job
+    try:
+        picture = held_out.load(i)
+        own = _points(picture)
+        others = (images.load(r) for r in likely)
+        return not any(
+            hash_distance(picture, other) <= NEAR or _inliers(own, _points(other)) >= INLIERS
+            for other in others
+        )
+    except ImageError:
+        return False
+
+
+def may_be_copies(a: Image.Image, b: Image.Image) -> bool:
+    """Whether two pictures are so alike that one may be a copy of the other."""
+    return hash_distance(a, b) <= NEAR or homography_inliers(a, b) >= INLIERS
+
+
+def homography_inliers(a: Image.Image, b: Image.Image) -> int:
+    """Number of SIFT matches (Lowe's ratio 0.75) of two pictures that agree on one homography."""
+    return _inliers(_points(a), _points(b))
+
+
+def _points(picture: Image.Image) -> tuple[tuple, np.ndarray | None]:
+    small = picture.convert("L")
+    small.thumbnail((LONG_SIDE, LONG_SIDE))
+    return cv2.SIFT_create(500).detectAndCompute(np.asarray(small), None)
+
+
+def _inliers(a: tuple, b: tuple) -> int:
+    (ours, our_rows), (theirs, their_rows) = a, b
+    if min(len(ours), len(theirs)) < 4:
+        return 0
+    pairs = cv2.BFMatcher().knnMatch(our_rows, their_rows, k=2)
+    good = [m for m, n in pairs if m.distance < 0.75 * n.distance]
+    if len(good) < 4:
+        return 0
+    start = np.float32([ours[m.queryIdx].pt for m in good])
+    end = np.float32([theirs[m.trainIdx].pt for m in good])
+    cv2.setRNGSeed(0)
+    inliers = cv2.findHomography(start, end, cv2.RANSAC, 5.0)[1]
+    return 0 if inliers is None else int(inliers.sum())
+
+
+def crop_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Box (x0, y0, x1, y1) of the picture's shape with 20 to 50 % of its area, anywhere in it."""
+    side = np.sqrt(rng.uniform(*AREA))
+    width, height = (max(1, round(length * side)) for length in size)
+    x, y = int(rng.integers(size[0] - width + 1)), int(rng.integers(size[1] - height + 1))
+    return x, y, x + width, y + height
+
+
+def _assemble(
+    folder: Path, base: Path, held_out: ImageSet, decoys: list[int], alike: list[int], seed: int
+) -> None:
+    """Take over the ordinary set and add the hard negatives and the tables."""
+    for name in ("queries", "references"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for file in (folder / name).iterdir():  # of a call with other arguments
+            file.unlink()
+        for file in open_folder(base / name).files:
+            link_or_copy(Path(file), folder / name / Path(file).name)
+    truth = read_ground_truth(base / "ground_truth.csv").to_numpy().tolist()
+    edits = pd.read_csv(base / "edits.csv", dtype=str, keep_default_na=False).to_numpy().tolist()
+    kinds = [(query, "positive" if reference else "negative") for query, reference in truth]
+    digits = len(truth[0][0]) - 1
+    hard = [("decoy", i) for i in decoys] + [("look_alike", i) for i in alike]
+    for number, (kind, i) in enumerate(hard, len(truth)):
+        query = f"Q{number:0{digits}d}"
+        picture, path = held_out.load(i), held_out.path(i)
+        if kind == "decoy":
+            box = crop_box(picture.size, np.random.default_rng([seed, number]))
+            name = f"crop_of_{query}.jpg"
+            _write(folder / "references" / name, encode_jpeg(picture.crop(box), QUALITY))
+        if path is None:
+            _write(folder / "queries" / f"{query}.jpg", encode_jpeg(picture, QUALITY))
+        else:
+            link_or_copy(path, folder / "queries" / f"{query}{path.suffix}")
+        truth.append((query, ""))
+        edits.append((query, ""))
+        kinds.append((query, kind))
+    write_csv(folder / "ground_truth.csv", ("query_id", "reference_id"), truth)
+    write_csv(folder / "edits.csv", ("query_id", "edits"), edits)
+    write_csv(folder / KINDS, ("query_id", "kind"), kinds)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_kinds(folder: str | Path) -> pd.Series:
+    """Kind of each query of an NDEC-like set, indexed by query id; `KitError` for other sets."""
+    path = resolve(folder) / KINDS
+    if not path.exists():
+        raise KitError(f"{path} does not exist: only a set made by ndec_like has it")
+    return pd.read_csv(path, dtype=str, keep_default_na=False).set_index("query_id")["kind"]
+
+
+def hard_queries(folder: str | Path) -> list[str] | None:
+    """Ids of the hard negative queries of an NDEC-like set; None for other benchmarks."""
+    path = resolve(folder)
+    if not (path / KINDS).exists():
+        return None
+    kinds = read_kinds(path)
+    return kinds.index[kinds.isin(["look_alike", "decoy"])].tolist()
+
+
+def query_set(
+    images: ImageSet,
+    distractors: ImageSet,
+    recipe: Recipe | str,
+    folder: str | Path,
+    *,
+    hard: float = 0.0,
+    **options: Any,
+) -> Path:
+    """A benchmark below `folder`: ordinary, or with this share of hard negatives (`ndec_like`).
+
+    `options` are those of `synthesise_queries`: positives, negatives, seed, executor.
+    """
+    if hard:
+        out = Path(folder) / "ndec_like"
+        return ndec_like(images, distractors, recipe, out, share=hard, **options)
+    return synthesise_queries(images, distractors, recipe, Path(folder) / "benchmark", **options)

@@ -1,0 +1,87 @@
+"""imgFp's branch A: the nearest references of pictures by a descriptor of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from iscutils.artifacts import KitError, Run, find_published, log
+from iscutils.descriptors.extract import extract
+from iscutils.executor import Executor
+from iscutils.images import ImageSet
+from iscutils.retrieval import retrieve
+from iscutils.submissions import read_predictions
+
+
+def descriptor_of_run(run: Run) -> tuple[Path | None, list[int]]:
+    """Model folder of the descriptor that made the run's candidates, and its input sides in px.
+
+    (None, []) when the run's notebooks 05 and 06 did not say; then branch A has no crops.
+    """
+    metrics = run.metrics()
+    name = metrics.get("06_retrieval", {}).get("model")
+    sizes = metrics.get("05_extraction", {}).get("sizes")
+    if not name or not sizes:
+        log.info("the run does not tell which descriptor made its candidates")
+        return None, []
+    try:
+        return find_published(run, name), list(sizes)
+    except KitError as error:
+        log.info("branch A has no descriptor: %s", error)
+        return None, []
+
+
+def crop_candidates_of_run(
+    run: Run, crops: ImageSet, executor: Executor, *, count: int = 1, device: str = "auto"
+) -> pd.DataFrame | None:
+    """Nearest references of crops by the descriptor and codec of the run; None without them."""
+    metrics = run.metrics().get("06_retrieval", {})
+    name, codec = metrics.get("model", ""), metrics.get("codec") or "L2norm,Flat"
+    model, sizes = descriptor_of_run(run)
+    if model is None or not run.has(f"descriptors:{name}:references"):
+        return None
+    background = f"descriptors:{name}:background"
+    return nearest_references(
+        crops, run.find(f"descriptors:{name}:references"), model, sizes,
+        run.folder("descriptors"), executor,
+        background=run.find(background) if run.has(background) else None,
+        codec=codec, count=count, device=device,
+    )  # fmt: skip
+
+
+def nearest_references(
+    images: ImageSet,
+    references: str | Path,
+    model: str | Path,
+    sizes: Sequence[int],
+    out: str | Path,
+    executor: Executor,
+    *,
+    background: str | Path | None = None,
+    codec: str = "L2norm,Flat",
+    count: int = 1,
+    name: str = "crops",
+    device: str = "auto",
+) -> pd.DataFrame:
+    """Describe pictures, such as crops, and find their nearest references.
+
+    Args:
+        images: the pictures.
+        references: descriptor file of the references, by the same model at the same sizes.
+        model: model folder.
+        sizes: input sides in px.
+        out: folder of the files made on the way, where finished work is found again.
+        background: descriptor file that a codec with whitening learns from.
+        codec: as in notebook 06; the exact inner product of its vectors counts.
+        count: references of each picture; 1 as published by imgFp.
+
+    Returns:
+        Columns query_id (of the pictures), reference_id, score (higher = more alike).
+    """
+    described = extract(images, model, sizes, out, executor, name=name, device=device)
+    found = retrieve(
+        described, references, background, out, name=name, codec=codec, rule=f"knn:{count}"
+    )
+    return read_predictions(found)

@@ -1,0 +1,138 @@
+"""Exact nearest points: the fastest of three engines that give the same numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
+
+import numpy as np
+
+TILE = (256, 2048)  # query and reference points of one product: its table stays in the cache
+ENGINES = ("int8", "faiss", "numpy")
+
+
+class NearestPoint:
+    """Exact nearest point by squared L2 distance of descriptors (M, 128) uint8.
+
+    Engines: "int8" (integer products of torch, threads over the queries), "faiss" and "numpy"
+    (float32, exact for integers below 2^24) give the same result; of equal distances the lower
+    index wins. "" takes the fastest that this machine has.
+    """
+
+    def __init__(self, points: np.ndarray, engine: str = ""):
+        self.engine = engine or fastest_engine()
+        self.count = len(points)
+        if self.engine == "faiss":
+            import faiss
+
+            self.index = faiss.IndexFlatL2(points.shape[1])
+            self.index.add(np.ascontiguousarray(points, np.float32))
+            return
+        self.points = _signed(points) if self.engine == "int8" else points.astype(np.float32)
+        self.norms = _norms(self.points)
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances (Q,) float32 and indices (Q,) of the nearest points of queries (Q, 128)."""
+        if self.engine == "faiss":
+            distances, indices = self.index.search(np.ascontiguousarray(queries, np.float32), 1)
+            return distances[:, 0], indices[:, 0]
+        if not len(queries):
+            return np.zeros(0, np.float32), np.zeros(0, np.int64)
+        queries = _signed(queries) if self.engine == "int8" else queries.astype(np.float32)
+        nearest = _nearest_int8 if self.engine == "int8" else _nearest_float
+        tiles = [queries[start : start + TILE[0]] for start in range(0, len(queries), TILE[0])]
+        with _one_thread_each() as threads:
+            pool = ThreadPoolExecutor(threads)
+            try:
+                found = list(pool.map(partial(nearest, self.points, self.norms), tiles))
+            finally:
+                pool.shutdown(cancel_futures=True)
+        distances, indices = (np.concatenate(part) for part in zip(*found, strict=True))
+        return (distances + _norms(queries)).astype(np.float32), indices
+
+
+def _signed(descriptors: np.ndarray) -> np.ndarray:
+    """uint8 moved to -128..127, which changes no distance."""
+    return (np.ascontiguousarray(descriptors, np.uint8) ^ 128).view(np.int8)
+
+
+def _norms(rows: np.ndarray) -> np.ndarray:
+    kind = np.int32 if rows.dtype == np.int8 else np.float32
+    return np.einsum("ij,ij->i", rows, rows, dtype=kind)
+
+
+def _nearest_int8(
+    points: np.ndarray, norms: np.ndarray, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    import torch  # slow to import, and workers that detect points do without
+
+    left, right = torch.from_numpy(queries), torch.from_numpy(points)
+    return _nearest(
+        lambda part: torch._int_mm(left, right[part].T).numpy(), norms, len(queries), TILE[1]
+    )
+
+
+def _nearest_float(
+    points: np.ndarray, norms: np.ndarray, queries: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    return _nearest(lambda part: queries @ points[part].T, norms, len(queries), TILE[1])
+
+
+def _nearest(product, norms: np.ndarray, count: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest |p|^2 - 2 p.q of each query, and where; `product(part)` gives p.q (count, part)."""
+    rows = np.arange(count)
+    best = np.full(count, np.iinfo(np.int32).max, norms.dtype)
+    indices = np.zeros(count, np.int64)
+    for start in range(0, len(norms), step):
+        part = slice(start, start + step)
+        table = product(part)
+        table *= -2
+        table += norms[part]
+        found = table.argmin(axis=1)
+        lowest = table[rows, found]
+        closer = lowest < best
+        best[closer], indices[closer] = lowest[closer], found[closer] + start
+    return best, indices
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[int]:
+    """Number of threads to start, while torch uses one in each of them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=1)
+def fastest_engine() -> str:
+    """The engine that is the fastest here, by a trial of some milliseconds.
+
+    Integer products are 4 times as fast as faiss on processors with VNNI instructions, and slow on
+    some without; faiss may be absent.
+    """
+    rng = np.random.default_rng(0)
+    points, queries = (rng.integers(0, 256, (n, 128)).astype(np.uint8) for n in (4096, 512))
+    seconds, results = {}, {}
+    for engine in reversed(ENGINES):
+        try:
+            index = NearestPoint(points, engine)
+            results[engine] = index.search(queries)[1]  # the first call prepares kernels
+        except (ImportError, AttributeError, RuntimeError, NotImplementedError):
+            continue  # not on this machine
+        seconds[engine] = min(_seconds(index, queries) for _ in range(5))
+    right = [name for name in seconds if np.array_equal(results[name], results["numpy"])]
+    return min(right, key=seconds.get)
+
+
+def _seconds(index: NearestPoint, queries: np.ndarray) -> float:
+    start = time.perf_counter()
+    index.search(queries)
+    return time.perf_counter() - start

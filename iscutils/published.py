@@ -1,0 +1,83 @@
+"""Published results, to stand beside those of a run: never compare rows of different protocols."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pandas as pd
+
+from iscutils.artifacts import KitError
+
+FILE = Path(__file__).with_suffix(".csv")
+RESULT = ["uap", "recall_at_p90"]
+
+
+def published(*systems: str, dataset: str = "") -> pd.DataFrame:
+    """Results as reported: system, method, dataset, split, protocol, uap, recall_at_p90, source.
+
+    uap and recall_at_p90 are shares (0 to 1), NaN where nothing was reported. A protocol names
+    what was done to the scores: `1.0[0,2]` is a score normalisation, "pairs" a pairwise method.
+
+    Args:
+        systems: such as "rdcd" and "sscd"; none: all.
+        dataset: "disc21", "ndec" or "private"; empty: all.
+
+    Raises:
+        KitError: an unknown system.
+    """
+    table = pd.read_csv(FILE)
+    known = table["system"].unique()
+    for system in systems:
+        if system not in known:
+            close = difflib.get_close_matches(system, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else f": choose {', '.join(known)}"
+            raise KitError(f"no published results of '{system}'{hint}")
+    if systems:
+        table = table[table["system"].isin(systems)]
+    if dataset:
+        table = table[table["dataset"] == dataset]
+    return table.reset_index(drop=True)
+
+
+def own_rows(
+    stages: pd.DataFrame, codec: str, score_norm: str, *, dataset: str, split: str
+) -> pd.DataFrame:
+    """The stages of a run as rows for `beside`, with the protocol that their names tell.
+
+    Args:
+        stages: uap and recall_at_p90, a row a stage; "NAME raw", "NAME whitened" and "NAME
+            normalised" as notebook 06 calls them, all others are pairwise methods.
+        codec, score_norm: of notebook 06.
+        dataset, split: of the benchmark.
+    """
+    whitened = "whitened" if "PCAW" in codec else "raw"
+    normalised = whitened if score_norm == "none" else f"{whitened}, {score_norm}"
+    if whitened == "raw" and score_norm != "none":
+        normalised = score_norm
+    names = {"raw": "raw", "whitened": whitened, "normalised": normalised}
+    protocols = [names.get(str(stage).rpartition(" ")[2], "pairs") for stage in stages.index]
+    results = stages[RESULT].reset_index(drop=True).astype(float)
+    return results.assign(
+        method=[str(stage) for stage in stages.index],
+        dataset=dataset,
+        split=split,
+        protocol=protocols,
+    )
+
+
+def beside(own: pd.DataFrame, *systems: str, dataset: str = "") -> pd.DataFrame:
+    """Own rows (method, dataset, split, protocol, uap, ...) first, then the published ones.
+
+    Own rows have "this run" as their source. The column `difference` is own µAP minus published
+    µAP; it is filled only for published rows of the same data set, split and protocol, against the
+    best own row among those.
+    """
+    own = own.assign(source="this run", system=own.get("system", "")).reset_index(drop=True)
+    others = published(*systems, dataset=dataset)
+    same = ["dataset", "split", "protocol"]
+    best = own.groupby(same)["uap"].max().rename("own").reset_index()
+    difference = others.merge(best, on=same, how="left")
+    others["difference"] = difference["own"] - difference["uap"]
+    columns = [*others.columns[:5], *RESULT, "difference", "source"]
+    return pd.concat([own, others], ignore_index=True).reindex(columns=columns)

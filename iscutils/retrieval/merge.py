@@ -1,0 +1,371 @@
+"""From tables of part pairs to one ranked list: the rules of D2LV (d2lv.md, section 9).
+
+Every rule is a function table -> table; `merge` applies those that a `MergeConfig` switches on, in
+the published order, and tells how many rows each one leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from iscutils.artifacts import KitError, log
+from iscutils.descriptors.store import image_id
+from iscutils.evaluation import evaluate
+from iscutils.pairs import PAIR_COLUMNS, sort_pairs
+from iscutils.retrieval.part_search import (
+    PAIR_KEYS,
+    SOURCE_KEYS,
+    WHOLE,
+    read_part_pairs,
+    read_part_table,
+)
+
+# Smallest side of a query part that may vote, pixels, by training set (d2lv.md, section 3).
+SMALLEST_SIDE = {
+    "base": 200, "base_bw": 200, "blur": 100, "blur_bw": 100, "color": 100, "color_bw": 200,
+    "dark": 100, "face": 100, "face_bw": 150, "opaque": 200, "occlude": 200,
+}  # fmt: skip
+UNPENALISED = {WHOLE, *(str(number) for number in range(1000, 1020))}
+DECIMALS = 6  # scores that agree so far are the same score
+_MERGE_ROWS = 4_000_000  # pairs collected before they are reduced to one row each
+
+Tables = Sequence[pd.DataFrame | str | Path]
+
+# uAP and R@P90 as reported (d2lv.md, section 11; development phase, half not stated).
+PUBLISHED = pd.DataFrame(
+    [
+        ("whole images", 0.7081, 0.6277, "recap of the paper"),
+        ("+ parts of queries", 0.8273, 0.7476, "recap of the paper"),
+        ("+ parts of references", 0.8372, 0.7516, "recap of the paper"),
+        ("+ training sets", 0.8864, 0.8012, "recap of the paper"),
+        ("+ sizes", 0.9004, 0.8189, "recap of the paper, with other tricks"),
+    ],
+    columns=["step", "published_uap", "published_recall_at_p90", "source"],
+)
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Which rules run.
+
+    `vote`: pairs of parts found by enough backbones. `smallest`: factor on the smallest side T of
+    a query part, 0 = off; the published sides are meant for photographs of 500 px and more.
+    `faces`: file of reference ids that show a face, one a line; their OQ+AR rows are dropped.
+    `penalty`: subtracted where the query part is neither whole nor a detection, and in OQ+AR.
+    `top_two`: mean of the two best distinct scores of a pair instead of its best. `cap`: rows
+    kept, 0 = all.
+    """
+
+    vote: bool = True
+    smallest: float = 1.0
+    faces: str = ""
+    penalty: float = 0.05
+    top_two: bool = True
+    cap: int = 0
+
+
+PUBLISHED_RULES = MergeConfig()
+
+
+def vote(rows: pd.DataFrame, backbones: int = 0) -> pd.DataFrame:
+    """Rows of one direction, set and size whose pair of parts enough backbones found.
+
+    Of n backbones ceil(2n/3) have to agree in AQ+OR (2 of 3) and all in OQ+AR; each keeps its own
+    row and score. `backbones` is n, 0: as many as the table names.
+    """
+    n = backbones or rows["backbone"].nunique()
+    if n < 2 or rows.empty:
+        return rows
+    both = (rows["direction"] == "OQ+AR").all()
+    needed = n if both else -(-2 * n // 3)
+    code = _codes(rows[PAIR_KEYS])
+    once = ~pd.DataFrame({"code": code, "backbone": rows["backbone"].to_numpy()}).duplicated()
+    return rows[np.bincount(code[once.to_numpy()])[code] >= needed]
+
+
+def drop_small(rows: pd.DataFrame, sides: pd.DataFrame, factor: float = 1.0) -> pd.DataFrame:
+    """Without AQ+OR rows whose query part is narrower or lower than T; exactly T stays.
+
+    `sides` are those of `read_sides`: original pixels, detections at a long side of 640. T is
+    that of the row's training set times `factor`.
+    """
+    shortest = sides.set_index(["query_id", "query_part"])[["width", "height"]].min(axis=1)
+    own = shortest.reindex(pd.MultiIndex.from_frame(rows[["query_id", "query_part"]])).to_numpy()
+    checked = (rows["direction"] == "AQ+OR").to_numpy()
+    unknown = np.flatnonzero(np.isnan(own) & checked)
+    if len(unknown):
+        row = rows.iloc[unknown[0]]
+        raise KitError(
+            f"no size is known of part {row.query_part} of query '{row.query_id}': extract the "
+            "queries again, or set the rule of small parts to 0"
+        )
+    least = rows["set"].map(SMALLEST_SIDE).fillna(SMALLEST_SIDE["base"]).to_numpy() * factor
+    return rows[~checked | (own >= least)]
+
+
+def drop_faces(rows: pd.DataFrame, faces: Collection[str]) -> pd.DataFrame:
+    """Without OQ+AR rows whose reference is listed as showing a face."""
+    return rows[(rows["direction"] != "OQ+AR") | ~rows["reference_id"].isin(list(faces))]
+
+
+def penalise(rows: pd.DataFrame, penalty: float = 0.05) -> pd.DataFrame:
+    """Scores less the penalty, except AQ+OR rows of whole queries and of detections 1000..1019."""
+    free = (rows["direction"] == "AQ+OR") & rows["query_part"].isin(UNPENALISED)
+    return rows.assign(score=rows["score"] - penalty * ~free)
+
+
+def best_two(rows: pd.DataFrame) -> pd.DataFrame:
+    """The two best distinct scores of each (query, reference): up to two rows a pair.
+
+    Scores are rounded to 6 decimals first; equal ones count once. Joining tables and taking the
+    best two again is the same as taking the best two of all.
+    """
+    rows = rows[PAIR_COLUMNS]
+    score = rows["score"].to_numpy(np.float64).round(DECIMALS)
+    code = _codes(rows[PAIR_COLUMNS[:2]])
+    order = np.lexsort((-score, code))
+    new = np.diff(code[order], prepend=-1) != 0
+    distinct = order[new | (np.diff(score[order], prepend=np.nan) != 0)]
+    place = np.arange(len(distinct))
+    first = np.flatnonzero(np.diff(code[distinct], prepend=-1) != 0)
+    rank = place - np.repeat(first, np.diff(first, append=len(distinct)))
+    kept = distinct[rank < 2]
+    return rows.iloc[kept].assign(score=score[kept])
+
+
+def mean_of_two(rows: pd.DataFrame, top_two: bool = True) -> pd.DataFrame:
+    """One row a pair: the mean of its two best distinct scores, or only the best one."""
+    if not top_two:
+        rows = rows.assign(score=rows["score"].round(DECIMALS))
+        return rows.groupby(PAIR_COLUMNS[:2], as_index=False, sort=False)["score"].max()
+    best = best_two(rows)
+    return best.groupby(PAIR_COLUMNS[:2], as_index=False, sort=False)["score"].mean()
+
+
+def largest(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Maximum merge of two lists: each pair with the larger of its scores."""
+    both = pd.concat([first[PAIR_COLUMNS], second[PAIR_COLUMNS]], ignore_index=True)
+    return mean_of_two(both, top_two=False)
+
+
+def cap(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The best rows in the order of every pair file; 0: all."""
+    rows = sort_pairs(rows)
+    return rows.iloc[:most] if most else rows
+
+
+def merge(
+    tables: Tables,
+    sides: pd.DataFrame | None = None,
+    config: MergeConfig = PUBLISHED_RULES,
+    *,
+    second: pd.DataFrame | None = None,
+    then: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One list of (query, reference, score) from the tables of all models, sizes and directions.
+
+    Args:
+        tables: those of `search_parts`, as files or tables; a file holds one direction, set,
+            backbone and size. They are read one set and size at a time.
+        sides: of the query parts (`read_sides`); may be None when the rule of small parts is off.
+        second: another submission; each pair keeps the larger of its two scores.
+        then: applied to the joined list before that and before the cap, when the parts are gone,
+            such as the norm filter.
+
+    Returns:
+        The list by falling score, and a table step, rows: what each step leaves.
+    """
+    if not len(tables):
+        raise KitError("no tables of part pairs to merge: search first")
+    if config.smallest and sides is None:
+        raise KitError("the rule of small parts needs the sides of the query parts, or smallest 0")
+    faces = _read_ids(config.faces) if config.faces else None
+    counts: dict[str, int] = {}
+    waiting, size = [pd.DataFrame({"query_id": [], "reference_id": [], "score": []})], 0
+    for group in _groups(tables):
+        for step, rows in _rules(group, sides, config, faces):
+            counts[step] = counts.get(step, 0) + len(rows)
+        waiting.append(best_two(rows) if config.top_two else rows[PAIR_COLUMNS])
+        size += len(waiting[-1])
+        if size > _MERGE_ROWS:
+            waiting = [best_two(pd.concat(waiting, ignore_index=True))]
+            size = len(waiting[0])
+    found = mean_of_two(pd.concat(waiting, ignore_index=True), config.top_two)
+    counts["joined to pairs of images"] = len(found)
+    if then is not None:
+        found = then(found)
+        counts["filter"] = len(found)
+    if second is not None:
+        found = largest(found, second)
+        counts["larger of two lists"] = len(found)
+    found = cap(found, config.cap)
+    counts["best rows"] = len(found)
+    return found, pd.DataFrame({"step": list(counts), "rows": list(counts.values())})
+
+
+def ladder(
+    tables: Tables,
+    sides: pd.DataFrame | None,
+    truth: pd.DataFrame,
+    config: MergeConfig = PUBLISHED_RULES,
+    *,
+    unlisted: str = "false",
+) -> pd.DataFrame:
+    """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
+
+    The first row is one model (of set "base" and size 256 where there is one) on whole images;
+    then follow both kinds of parts, further backbones, sizes and sets, and the rules that `config`
+    switches on. Steps that the tables do not allow are left out. Rows of whole images are those
+    that the search over all parts kept.
+
+    Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90, source
+    where the original reports such a step, on other images.
+    """
+    plain = replace(config, vote=False, smallest=0.0, faces="", penalty=0.0, top_two=False)
+    results = []
+    for step, wanted, rules in _rungs(_sources(tables), plain, config):
+        found, _ = merge(wanted, sides, rules)
+        metrics = evaluate(found, truth, unlisted=unlisted)
+        results.append((step, len(found), metrics.uap, metrics.recall_at_p90))
+    table = pd.DataFrame(results, columns=["step", "rows", "uap", "recall_at_p90"])
+    return table.merge(PUBLISHED, on="step", how="left")
+
+
+def matching_parts(
+    tables: Tables, pairs: pd.DataFrame, config: MergeConfig = PUBLISHED_RULES
+) -> pd.DataFrame:
+    """For each (query, reference) of `pairs` the row that scored best, after the penalty.
+
+    Columns of the tables; `score` is the row's. Pairs without a row are left out.
+    """
+    wanted = pairs[PAIR_COLUMNS[:2]].drop_duplicates()
+    rows = [wanted.merge(_read(table), on=PAIR_COLUMNS[:2]) for table in tables]
+    rows = penalise(pd.concat(rows, ignore_index=True), config.penalty)
+    rows = sort_pairs(rows).drop_duplicates(PAIR_COLUMNS[:2])
+    return wanted.merge(rows, on=PAIR_COLUMNS[:2])
+
+
+def read_sides(path: str | Path) -> pd.DataFrame | None:
+    """Width and height of the query parts of a descriptor file (query_id, query_part, width,
+    height), as `drop_small` takes them; None where the file does not have them."""
+    table = read_part_table(path)
+    if "width" not in table:
+        return None
+    named = table.rename(columns={"image_id": "query_id", "part": "query_part"})
+    return named[["query_id", "query_part", "width", "height"]]
+
+
+def _rules(
+    rows: pd.DataFrame,
+    sides: pd.DataFrame | None,
+    config: MergeConfig,
+    faces: Collection[str] | None,
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The table of one direction, set and size after each rule."""
+    yield "found", rows
+    if config.vote:
+        rows = vote(rows)
+        yield "vote of the backbones", rows
+    if config.smallest:
+        whole = (rows["query_part"] == WHOLE).sum()
+        rows = drop_small(rows, sides, config.smallest)
+        yield "smallest part", rows
+        if whole and 2 * (rows["query_part"] == WHOLE).sum() < whole:
+            log.warning(
+                "most whole queries are smaller than the smallest part that may vote: lower the "
+                "factor %g of that rule for small images",
+                config.smallest,
+            )
+    if faces is not None:
+        rows = drop_faces(rows, faces)
+        yield "faces", rows
+    if config.penalty:
+        yield "penalty", penalise(rows, config.penalty)
+
+
+def _rungs(
+    sources: pd.DataFrame, plain: MergeConfig, config: MergeConfig
+) -> Iterator[tuple[str, list, MergeConfig]]:
+    """(name, tables, rules) of each step that changes something."""
+    in_set, in_size = _first(sources, "set", "base"), _first(sources, "size", 256)
+    one = in_set & in_size
+    one &= _first(sources[one], "backbone").reindex(one.index, fill_value=False)
+    to_whole = sources["direction"] == "AQ+OR"
+    whole = [
+        rows[rows["query_part"] == WHOLE] for rows in map(_read, sources.table[one & to_whole])
+    ]
+    yield "whole images", whole, plain
+    before = 0
+    for step, wanted in (
+        ("+ parts of queries", one & to_whole),
+        ("+ parts of references", one),
+        ("+ backbones", in_set & in_size),
+        ("+ sizes", in_set),
+        ("+ training sets", pd.Series(True, index=sources.index)),
+    ):
+        if wanted.sum() > before:
+            yield step, list(sources.table[wanted]), plain
+        before = wanted.sum()
+    rules = plain
+    for step, name in (
+        ("+ vote of the backbones", "vote"),
+        ("+ smallest part", "smallest"),
+        ("+ without faces", "faces"),
+        ("+ penalty", "penalty"),
+        ("+ mean of the two best", "top_two"),
+    ):
+        if getattr(config, name) != getattr(plain, name):
+            rules = replace(rules, **{name: getattr(config, name)})
+            yield step, list(sources.table), rules
+
+
+def _first(sources: pd.DataFrame, column: str, wanted: object = None) -> pd.Series:
+    """Mask of the tables whose column is the wanted value, else the first there is."""
+    names = sorted(sources[column].unique())
+    return sources[column] == (wanted if wanted in names else names[0])
+
+
+def _sources(tables: Tables) -> pd.DataFrame:
+    """direction, set, backbone, size and the table itself, one row each; empty ones left out."""
+    found = []
+    for table in tables:
+        if isinstance(table, pd.DataFrame):
+            parts = table.groupby(SOURCE_KEYS, sort=False, observed=True)
+            found += [(*key, part) for key, part in parts]
+        else:
+            head = pd.read_csv(table, nrows=1, keep_default_na=False)
+            found += [(*row, table) for row in head[SOURCE_KEYS].itertuples(index=False, name=None)]
+    return pd.DataFrame(found, columns=[*SOURCE_KEYS, "table"])
+
+
+def _groups(tables: Tables) -> Iterator[pd.DataFrame]:
+    """All rows of one direction, set and size at a time."""
+    sources = _sources(tables)
+    for _, own in sources.groupby([name for name in SOURCE_KEYS if name != "backbone"]):
+        yield pd.concat([_read(table) for table in own.table], ignore_index=True)
+
+
+def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    return table if isinstance(table, pd.DataFrame) else read_part_pairs(table)
+
+
+def _codes(columns: pd.DataFrame) -> np.ndarray:
+    """One number (n,) for each distinct row of the columns, without gaps."""
+    code = np.zeros(len(columns), dtype=np.int64)
+    for name in columns:
+        own, values = pd.factorize(columns[name])
+        code = pd.factorize(code * max(1, len(values)) + own)[0]
+    return code
+
+
+def _read_ids(path: str | Path) -> set[str]:
+    try:
+        lines: Iterable[str] = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise KitError(f"cannot read the list of faces {path}: {error.strerror}") from error
+    return {image_id(line.split(",")[0].strip()) for line in lines if line.strip()}

@@ -1,0 +1,322 @@
+"""Search over image parts in two directions: the best (query part, reference part) pairs.
+
+AQ+OR: all parts of the queries against whole references. OQ+AR: whole queries against all parts of
+the references. In both the score is <q, r> - beta * mean of the nearest background rows of q
+(d2lv.md, section 8), so a pair of whole images scores the same in both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from iscutils.artifacts import KitError, Run, atomic_path, content_key, log
+from iscutils.descriptors.store import image_id, non_finite_rows, open_h5
+from iscutils.retrieval.score_norm import mean_similarity, parse_score_norm
+from iscutils.retrieval.top_pairs import top_pairs
+from iscutils.retrieval.whitening import ROWS_PER_DIMENSION, Codec
+
+DIRECTIONS = ("AQ+OR", "OQ+AR")
+WHOLE = "0"  # number of the part that is the whole image
+ROWS_A_QUERY = 20  # pairs of a table, times the number of whole queries (1,000,000 for 50,000)
+PAIR_KEYS = ["query_id", "query_part", "reference_id", "reference_part"]
+SOURCE_KEYS = ["direction", "set", "backbone", "size"]
+PART_PAIR_COLUMNS = [*PAIR_KEYS, *SOURCE_KEYS, "score"]
+SETS = (
+    "base", "base_bw", "blur", "blur_bw", "color", "color_bw",
+    "dark", "face", "face_bw", "opaque", "occlude",
+)  # fmt: skip
+_BLOCK_BYTES = 1 << 28  # of vectors read at a time
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """Descriptor files with parts of one model at one input size.
+
+    `set` is the training set of the model and `backbone` the rest of its name: the models that
+    vote on a pair are those of one set and size.
+    """
+
+    set: str
+    backbone: str
+    size: int
+    queries: Path
+    references: Path
+    background: Path | None = None
+
+
+def part_files(run: Run, models: list[str] | None = None) -> list[PartFiles]:
+    """The part files that a run has published as `descriptors:<model>@<size>:<kind>`.
+
+    `models` names them, `<model>@<size>` or `<model>` for all its sizes; None or empty: all.
+    Raises `KitError` when a name is unknown or nothing was published.
+    """
+    listed = run.path / "artifacts.json"
+    published = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
+    names = [re.fullmatch(r"descriptors:(.+)@(\d+):queries", name) for name in published]
+    known = [(match[1], int(match[2])) for match in names if match]
+    if not known:
+        raise KitError(
+            f"run '{run.name}' has no descriptors with parts: run notebook 05 with parts and one "
+            "file a size, or set parts to False"
+        )
+    wanted = models or [model for model, _ in known]
+    for name in wanted:
+        if all(name not in (model, f"{model}@{size}") for model, size in known):
+            choices = ", ".join(sorted(f"{model}@{size}" for model, size in known))
+            raise KitError(f"no part descriptors of '{name}': choose among {choices}")
+    found = []
+    for model, size in sorted(known):
+        if {model, f"{model}@{size}"} & set(wanted):
+            base = f"descriptors:{model}@{size}"
+            files = [run.find(f"{base}:{kind}") for kind in ("queries", "references")]
+            last = run.find(f"{base}:background") if run.has(f"{base}:background") else None
+            found.append(PartFiles(*set_and_backbone(model), size, *files, last))
+    return found
+
+
+def set_and_backbone(model: str) -> tuple[str, str]:
+    """Training set and backbone in a model's name, words apart by `-`, `:` or `/`.
+
+    `d2lv-blur_bw-resnet50:descriptor` gives ("blur_bw", "d2lv-resnet50-descriptor"); a name
+    without one of the eleven sets belongs to "base".
+    """
+    words = re.split(r"[-:/]", model)
+    known = [word for word in words if word in SETS]
+    rest = [word for word in words if word not in SETS]
+    return (known[0] if known else "base"), ("-".join(rest) or "model")
+
+
+def search_models(
+    files: list[PartFiles], out: str | Path, *, directions: tuple[str, ...] = DIRECTIONS, **options
+) -> list[Path]:
+    """`search_parts` for every model and direction; OQ+AR where the references have parts.
+
+    `options` are those of `search_parts`. Returns the tables in the order of the models.
+    """
+    return [
+        search_parts(own, out, direction=direction, **options)
+        for own in files
+        for direction in directions
+        if direction == "AQ+OR" or (read_part_table(own.references).part != WHOLE).any()
+    ]
+
+
+def search_parts(
+    files: PartFiles,
+    out: str | Path,
+    *,
+    direction: str = "AQ+OR",
+    count: int = 0,
+    codec: str = "L2norm,Flat",
+    score_norm: str = "2.0[0,9]",
+    memory_gb: float = 4.0,
+    device: str = "auto",
+) -> Path:
+    """The best pairs of parts of one model, one size and one direction, over all queries together.
+
+    Every query part has its own normaliser. Vectors are read in stretches of `memory_gb`
+    gigabytes; what a codec changes and does not fit lies in a temporary file in `out`.
+
+    Args:
+        files: descriptor files with the columns `part`; the background holds whole images.
+        out: folder of the table; its name carries a key of files and settings.
+        direction: "AQ+OR" or "OQ+AR".
+        count: rows kept; 0: 20 for each whole query.
+        codec: as `Codec`; "Flat" for vectors that were whitened at extraction.
+        score_norm: "none" or a subtracting form; the default is D2LV's.
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Returns:
+        CSV of query_id, query_part, reference_id, reference_part, direction, set, backbone, size,
+        score by falling score. Finished work is skipped.
+    """
+    if direction not in DIRECTIONS:
+        raise KitError(f"direction '{direction}' is unknown: choose {' or '.join(DIRECTIONS)}")
+    norm = parse_score_norm(score_norm)
+    if norm.kind not in ("none", "subtract"):
+        raise KitError(
+            f"score normalisation '{score_norm}' cannot be used with parts: write none or a "
+            "subtracting form such as 2.0[0,9]"
+        )
+    source = dict(zip(SOURCE_KEYS, (direction, files.set, files.backbone, files.size), strict=True))
+    inputs = [
+        Path(f).name if f else "" for f in (files.queries, files.references, files.background)
+    ]
+    key = content_key(inputs, source, count, codec, score_norm)
+    path = Path(out) / f"{files.set}-{files.backbone}@{files.size}-{direction}-{key}.csv"
+    if path.exists():
+        log.info("%s is there already", path.name)
+        return path
+    queries, references = read_part_table(files.queries), read_part_table(files.references)
+    all_parts = direction == "AQ+OR"
+    queries = queries if all_parts else queries[queries.part == WHOLE]
+    references = references[references.part == WHOLE] if all_parts else references
+    if queries.empty or references.empty:
+        raise KitError(f"{path.name}: no whole images (part 0) in the files: extract them again")
+    count = count or ROWS_A_QUERY * int((queries.part == WHOLE).sum())
+    fitted, device = _fitted(codec, files.background), _device(device)
+    with atomic_path(path) as temporary:
+        scratch = temporary.parent
+        rows = _vectors(files.queries, queries.row, fitted, memory_gb, scratch / "queries")
+        base = _vectors(files.references, references.row, fitted, memory_gb, scratch / "references")
+        bias = _normaliser(rows, files.background, norm, fitted, memory_gb, scratch, device)
+        q, r, score = top_pairs(
+            rows,
+            base,
+            count,
+            bias=bias,
+            memory_gb=memory_gb,
+            device=device,
+            desc=path.stem.rpartition("-")[0],
+        )
+        frame = _table(queries, references, q, r, score, source)
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    return path
+
+
+def read_part_pairs(path: str | Path) -> pd.DataFrame:
+    """Read a table of `search_parts`; ids, parts and names are texts."""
+    texts = dict.fromkeys([*PAIR_KEYS, *SOURCE_KEYS[:3]], str)
+    try:
+        frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise KitError(f"cannot read the pairs {path} ({error}): search again") from error
+    missing = [column for column in PART_PAIR_COLUMNS if column not in frame]
+    if missing:
+        raise KitError(f"{path} has no column {', '.join(missing)}: not a table of part pairs")
+    return frame
+
+
+def read_part_table(path: str | Path) -> pd.DataFrame:
+    """What a descriptor file says about its rows, without the vectors.
+
+    Columns: image_id, part (text; "0" where the file has no parts), row; and where the file has
+    them x0, y0, x1, y1 (normalised), width, height (pixels, for the rule of small parts), norm.
+    """
+    with open_h5(path) as file:
+        if "image_names" not in file or "vectors" not in file:
+            raise KitError(f"{path} is not a descriptor file: extract it again")
+        table = pd.DataFrame({"image_id": [image_id(name) for name in file["image_names"][:]]})
+        table["part"] = (
+            [value.decode() if isinstance(value, bytes) else str(value) for value in file["part"]]
+            if "part" in file
+            else WHOLE
+        )
+        table["row"] = np.arange(len(table))
+        for name, columns in (("boxes", ["x0", "y0", "x1", "y1"]), ("sides", ["width", "height"])):
+            if name in file:
+                table[columns] = file[name][:]
+        if "norms" in file:
+            table["norm"] = file["norms"][:]
+    return table
+
+
+def _table(
+    queries: pd.DataFrame,
+    references: pd.DataFrame,
+    q: np.ndarray,
+    r: np.ndarray,
+    score: np.ndarray,
+    source: dict,
+) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        {
+            "query_id": queries.image_id.to_numpy()[q],
+            "query_part": queries.part.to_numpy()[q],
+            "reference_id": references.image_id.to_numpy()[r],
+            "reference_part": references.part.to_numpy()[r],
+            **source,
+            "score": score,
+        }
+    )
+    return frame[PART_PAIR_COLUMNS]
+
+
+def _normaliser(
+    rows: np.ndarray,
+    background: Path | None,
+    norm,
+    codec: Codec,
+    memory_gb: float,
+    scratch: Path,
+    device: str,
+) -> np.ndarray | None:
+    """beta * mean similarity (P,) of every query row with its nearest background rows."""
+    if norm.kind == "none":
+        return None
+    if background is None:
+        raise KitError("score normalisation learns from background images: give their descriptors")
+    table = read_part_table(background)
+    table = table[table.part == WHOLE]
+    if len(table) <= norm.last:
+        raise KitError(
+            f"score normalisation needs {norm.last + 1} background images, {background} has "
+            f"{len(table)}: give more training images or smaller ranks"
+        )
+    base = _vectors(background, table.row, codec, memory_gb, scratch / "background")
+    level = mean_similarity(rows, base, norm.first, norm.last, memory_gb=memory_gb, device=device)
+    return norm.factor * level
+
+
+def _fitted(spec: str, background: Path | None) -> Codec:
+    codec = Codec(spec)
+    if not codec.learns:
+        return codec
+    if background is None:
+        raise KitError(f"codec {spec} learns from background images: give their descriptors")
+    with open_h5(background) as file:
+        vectors = file["vectors"]
+        most = min(len(vectors), ROWS_PER_DIMENSION * vectors.shape[1])
+        rows = np.random.default_rng(0).choice(len(vectors), most, replace=False)
+        return codec.fit(vectors[np.sort(rows)] if most < len(vectors) else vectors[:])
+
+
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise KitError("device 'cuda' was asked for, but torch sees no GPU: choose auto or cpu")
+    return device
+
+
+def _vectors(
+    path: Path, rows: pd.Series, codec: Codec, memory_gb: float, scratch: Path
+) -> np.ndarray:
+    """Rows of a descriptor file after a codec; larger ones than the memory lie in a file."""
+    rows = rows.to_numpy()
+    with open_h5(path) as file:
+        stored = file["vectors"]
+        offset = stored.id.get_offset()
+        if codec.spec == "Flat" and len(rows) == len(stored) and offset and stored.dtype == "<f4":
+            mapped = np.memmap(path, "<f4", "r", offset, stored.shape)
+            bad = non_finite_rows(mapped)
+            if len(bad):
+                raise KitError(f"{path}: {len(bad)} vectors are not finite; extract again")
+            return mapped
+        step = max(1, _BLOCK_BYTES // (4 * stored.shape[1]))
+        result = None
+        for start in range(0, len(stored), step):
+            first, last = np.searchsorted(rows, [start, start + step])
+            if first == last:
+                continue
+            block = stored[start : start + step]
+            if last - first < len(block):
+                block = block[rows[first:last] - start]
+            block = codec.apply(block)
+            if result is None:
+                shape = (len(rows), block.shape[1])
+                large = 4 * shape[0] * shape[1] > memory_gb * 2**30
+                result = (
+                    np.memmap(scratch, "<f4", "w+", shape=shape)
+                    if large
+                    else np.empty(shape, dtype=np.float32)
+                )
+            result[first:last] = block
+    return result

@@ -1,0 +1,263 @@
+"""Training on synthesised sets: several pictures of every id, their content, negative pairs."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.edits.folders import read_state
+from iscutils.edits.manifest import member_name, read_manifest
+from iscutils.executor import Executor
+from iscutils.images import ImageError, decode
+from iscutils.preprocess import prepare
+from iscutils.training.method import TrainConfig
+from iscutils.training.pixels import SHARD, whole_batches
+from iscutils.training.pk_sampler import PKSampler
+
+COLUMNS = ("image", "id", "copy", "scale", "readable")  # of pictures.parquet
+
+
+def read_labelled(
+    sets: Sequence[str | Path],
+    size: int,
+    folder: str | Path,
+    executor: Executor,
+    *,
+    pairs: str | Path | None = None,
+    pairs_a_batch: int = 4,
+    without: Collection[str] = (),
+    steps: int = 0,
+) -> Labelled:
+    """Training data for path "labelled" from folders that `synthesise` made; see `Labelled`.
+
+    Args:
+        sets: the folders. Ids that several of them hold are one class.
+        size: side of the training pictures in pixels.
+        folder: where sets of pixels live; decoded pixels are kept there, and found again.
+        executor: decodes.
+        pairs: `pairs.csv` of `hard_negative_pairs` (columns image_a, image_b), one of the sets
+            being made of its images; None for none.
+        pairs_a_batch, without, steps: see `Labelled`.
+
+    Raises:
+        KitError: a folder holds no finished training set.
+    """
+    cached = [cache_labelled(part, size, folder, executor) for part in sets]
+    table = None if pairs is None else pd.read_csv(pairs, dtype=str)
+    return Labelled(cached, table, pairs_a_batch, without, steps)
+
+
+def cache_labelled(
+    synthesised: str | Path, size: int, folder: str | Path, executor: Executor
+) -> Path:
+    """Decode a synthesised set once to bytes (N, size, size, 3); finished shards are kept.
+
+    Returns the folder of the shards and of `pictures.parquet` (image, id, copy, scale, readable),
+    in the order of the set. Pictures that cannot be read are black and not used.
+    """
+    synthesised, state = Path(synthesised), read_state(synthesised)
+    if state.get("kind") != "training set" or not state.get("finished"):
+        raise KitError(
+            f"{synthesised} holds no finished training set: give a folder that synthesise wrote "
+            "(notebook 02)"
+        )
+    out = Path(folder) / f"labelled-{size}-{content_key(state['key'], size)}"
+    if (out / "pictures.parquet").exists():
+        return out
+    rows = read_manifest(synthesised, ["image", "file", "copy", "source_id", "visible"])
+    jobs = [
+        (number, rows.image[start:end].tolist(), rows.file[start:end].tolist())
+        for number, (start, end) in enumerate(_parts(rows.file))
+        if not (out / f"{number:05d}.json").exists()
+    ]
+    for _ in executor.map(partial(_decode_part, synthesised, out, size), jobs, desc="decode"):
+        pass
+    notes = [json.loads(file.read_text()) for file in sorted(out.glob("[0-9]*.json"))]
+    reasons = [reason for part in notes for reason in part]
+    broken = sum(reason is not None for reason in reasons)
+    if broken:
+        log.warning("%d of %d pictures of %s cannot be read", broken, len(rows), synthesised.name)
+    table = rows.rename(columns={"source_id": "id", "visible": "scale"})
+    table["readable"] = [reason is None for reason in reasons]
+    with atomic_path(out / "pictures.parquet") as temporary:
+        table[list(COLUMNS)].to_parquet(temporary, index=False)
+    return out
+
+
+def _parts(files: pd.Series) -> list[tuple[int, int]]:
+    """Bounds of parts of at least `SHARD` pictures that end where a tar or a folder ends."""
+    holder = files.where(files.str.endswith(".tar"), files.str.rpartition("/")[0])
+    ends = np.flatnonzero((holder != holder.shift(-1)).to_numpy()) + 1
+    parts, start = [], 0
+    for end in ends.tolist():
+        if end - start >= SHARD or end == len(files):
+            parts.append((start, end))
+            start = end
+    return parts
+
+
+def _decode_part(
+    synthesised: Path, out: Path, size: int, job: tuple[int, list[str], list[str]]
+) -> None:
+    """Write one shard of pixels and, last, what was wrong with which of its pictures."""
+    number, names, files = job
+    reasons: list[str | None] = []
+    with atomic_path(out / f"{number:05d}.npy") as temporary:
+        shape = (len(names), size, size, 3)
+        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        for place, source in enumerate(_sources(synthesised, names, files)):
+            try:
+                pixels[place] = prepare(decode(source, min_side=2 * size), size)
+                reasons.append(None)
+            except ImageError as error:
+                reasons.append(str(error))
+        pixels.flush()
+        del pixels  # before the file is renamed
+    write_json(out / f"{number:05d}.json", reasons)
+
+
+def _sources(synthesised: Path, names: list[str], files: list[str]) -> Iterator[Path | bytes]:
+    """What to decode, in order: paths, or bytes out of tars that are opened once each."""
+    for file, group in groupby(zip(names, files, strict=True), key=itemgetter(1)):
+        if not file.endswith(".tar"):
+            yield synthesised / file
+            continue
+        with tarfile.open(synthesised / file) as tar:
+            for name, _ in group:
+                yield tar.extractfile(f"{member_name(name)}.jpg").read()
+
+
+class Labelled(Dataset):
+    """Pictures of a synthesised set as uint8 (S, S, 3), memory-mapped, grouped by their ids.
+
+    A batch has `config.views` different pictures of each of `batch_size / views` ids; ids come in
+    random order. Items of a batch: pixels (n, S, S, 3), class of the id (n,), scale = visible share
+    of the photograph (n,), number of the hard negative pair that the id belongs to, or -1, (n,).
+
+    Args:
+        caches: folders that `cache_labelled` wrote.
+        pairs: table of hard negative pairs with columns image_a, image_b (ids). Their ids are
+            classes as all others, but come in pairs: both of a pair are in one batch.
+        pairs_a_batch: complete pairs in a batch of a process, beside its ordinary ids.
+        without: ids to leave out, those of held-out photographs.
+        steps: of an epoch; 0: as many as show every ordinary id once.
+    """
+
+    path = "labelled"
+
+    def __init__(
+        self,
+        caches: Sequence[str | Path],
+        pairs: pd.DataFrame | None = None,
+        pairs_a_batch: int = 4,
+        without: Collection[str] = (),
+        steps: int = 0,
+    ):
+        self.caches = [Path(cache) for cache in caches]
+        files = [file for cache in self.caches for file in sorted(cache.glob("[0-9]*.npy"))]
+        self.shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
+        tables = [pd.read_parquet(cache / "pictures.parquet") for cache in self.caches]
+        table = pd.concat(tables, ignore_index=True)
+        used = table[table.readable & ~table.id.isin(set(without))]
+        if used.empty:
+            raise KitError("the labelled sets hold no picture to train on: make larger ones")
+        codes, ids = pd.factorize(used.id)
+        self.ids: list[str] = ids.tolist()
+        self.side = self.shards[0].shape[1]
+        self.groups = _by_class(used.index.to_numpy(), codes, len(self.ids))  # (classes, K)
+        self.scales = table.scale.to_numpy(np.float32)  # of every picture
+        self.labels = np.full(len(table), -1)
+        self.labels[used.index] = codes
+        self.pairs = _pair_classes(pairs, self.ids)  # (pairs, 2)
+        self.pair_of = np.full(len(self.ids), -1)
+        self.pair_of[self.pairs] = np.arange(len(self.pairs))[:, None]
+        self.pairs_a_batch = pairs_a_batch if len(self.pairs) else 0
+        self.epoch_steps = steps
+
+    @property
+    def classes(self) -> int:
+        """Number of ids."""
+        return len(self.ids)
+
+    def key(self) -> str:
+        """Ten hexadecimal digits that change with pictures, ids, pairs and length of an epoch."""
+        names = [cache.name for cache in self.caches]
+        settings = (self.pairs.tolist(), self.pairs_a_batch, self.epoch_steps)
+        return content_key(names, self.ids, *settings)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sampler(self, config: TrainConfig) -> PKSampler:
+        """Order of the pictures, see `PKSampler`; `KitError` for batches that cannot be filled."""
+        return PKSampler(
+            self.groups, self.pairs, config.views, config.batch_size // config.views,
+            self.pairs_a_batch, config.seed, config.devices, self.epoch_steps,
+        )  # fmt: skip
+
+    def steps(self, config: TrainConfig) -> int:
+        """Optimiser steps of an epoch."""
+        return self.sampler(config).steps
+
+    def loader(self, config: TrainConfig) -> DataLoader:
+        """Batches (pixels, classes, scales, pairs) of this process."""
+        if self.side != config.size:
+            raise KitError(
+                f"the labelled pixels have {self.side} px a side, the training wants "
+                f"{config.size}: read_labelled(sets, size={config.size}, ..)"
+            )
+        sampler = self.sampler(config)
+        return whole_batches(self, sampler, sampler.ids * sampler.views)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        shard = int(np.searchsorted(self.ends, index, side="right"))
+        start = self.ends[shard - 1] if shard else 0
+        return self.shards[shard][index - start]  # (S, S, 3)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, ...]:
+        """Batch of pictures (n, S, S, 3) uint8, their classes, scales and pairs, (n,) each."""
+        labels = self.labels[indices]
+        known = labels, self.scales[indices], self.pair_of[labels]
+        pixels = torch.from_numpy(np.stack([self[index] for index in indices]))
+        return pixels, *map(torch.from_numpy, known)
+
+
+def _by_class(pictures: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarray:
+    """Pictures (classes, K) of each class, filled up with -1 where it has fewer."""
+    counts = np.bincount(codes, minlength=classes)
+    order = np.argsort(codes, kind="stable")
+    column = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    groups = np.full((classes, counts.max()), -1)
+    groups[codes[order], column] = pictures[order]
+    return groups
+
+
+def _pair_classes(pairs: pd.DataFrame | None, ids: list[str]) -> np.ndarray:
+    """Classes (P, 2) of the pairs; those of which an id is missing are left out."""
+    if pairs is None:
+        return np.zeros((0, 2), int)
+    place = {name: number for number, name in enumerate(ids)}
+    columns = [pairs[name].map(place) for name in ("image_a", "image_b")]
+    found = pd.concat(columns, axis=1).dropna().to_numpy().astype(int)
+    if len(found) < len(pairs):
+        log.warning("%d of %d pairs have pictures to train on", len(found), len(pairs))
+    if not len(found):
+        raise KitError(
+            "no id of the pairs is among the labelled sets: add the set that synthesise made of "
+            "the pairs' images"
+        )
+    if len(np.unique(found)) < found.size:
+        raise KitError("an id is in several hard negative pairs: each may be in one")
+    return found
