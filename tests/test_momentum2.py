@@ -6,13 +6,13 @@ import math
 import socket
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 from torch.nn import functional as F
+from training_cases import coarse_pixels, resumes_as_if_unbroken
 
 from iscutils import training
 from iscutils.artifacts import KitError
@@ -37,11 +37,7 @@ def momentum2(config=None, steps=12, seed=0, **options) -> training.Momentum2:
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
     """64 coarse random pictures."""
-    folder = tmp_path_factory.mktemp("pixels")
-    coarse = np.random.default_rng(0).integers(0, 256, (64, 5, 5, 3), dtype=np.uint8)
-    np.save(folder / "0.npy", coarse.repeat(9, 1).repeat(9, 2))
-    (folder / "ids.txt").write_text("\n".join(f"p{i:03d}" for i in range(64)))
-    return training.Pixels(folder)
+    return coarse_pixels(tmp_path_factory.mktemp("pixels"), 64)
 
 
 @pytest.fixture(scope="module")
@@ -303,28 +299,10 @@ def test_training_raises_the_agreement_and_exports_the_teacher(pixels, tmp_path)
     Descriptor(DescriptorConfig(backbone=BACKBONE, dim=8, size=32)).start_from(folder)
 
 
-class Killed(Exception):
-    pass
-
-
 def test_a_killed_training_ends_as_an_unbroken_one(pixels, tmp_path):
-    calls = []
-
-    def dying(_model):
-        calls.append(len(calls))
-        if len(calls) == 2:
-            raise Killed
-        return {"uap": 0.0}
-
     config = settings()
     steps = training.steps_of(pixels, config)
-    unbroken = training.fit(momentum2(config, steps), pixels, tmp_path / "a", "m", "cpu")
-    with pytest.raises(Killed):
-        training.fit(momentum2(config, steps), pixels, tmp_path / "b", "m", "cpu", dying)
-    resumed = training.fit(momentum2(config, steps), pixels, tmp_path / "b", "m", "cpu", dying)
-    for name in ("model.safetensors", "training.safetensors"):
-        assert (unbroken / name).read_bytes() == (resumed / name).read_bytes(), name
-    pd.testing.assert_frame_equal(*map(training.read_history, (unbroken, resumed)))
+    resumes_as_if_unbroken(lambda: momentum2(config, steps), pixels, tmp_path)
 
 
 # --- several processes

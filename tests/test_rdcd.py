@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from training_cases import coarse_pixels
 
 from iscutils import training
 from iscutils.artifacts import KitError
@@ -49,11 +50,7 @@ def rdcd(config=None, steps=12, teacher=True, student=STUDENT, **options) -> tra
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
     """200 coarse random pictures."""
-    folder = tmp_path_factory.mktemp("pixels")
-    coarse = np.random.default_rng(0).integers(0, 256, (200, 5, 5, 3), dtype=np.uint8)
-    np.save(folder / "0.npy", coarse.repeat(9, 1).repeat(9, 2))
-    (folder / "ids.txt").write_text("\n".join(f"p{i:03d}" for i in range(200)))
-    return training.Pixels(folder)
+    return coarse_pixels(tmp_path_factory.mktemp("pixels"), 200)
 
 
 @pytest.fixture(scope="module")

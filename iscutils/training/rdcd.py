@@ -31,7 +31,7 @@ from iscutils.training.teaching import Taught, queue_size
 class RDCD(Taught):
     """relation x L_rel(h) + contrast x ( L_con(z) + hard_negative x L_HN(z) ).
 
-    One view goes to teacher and student, the other to the momentum student, an average of the
+    The second view goes to teacher and student, the first to the momentum student, an average of the
     student's earlier weights. L_rel: the wide features h see a queue of teacher vectors as the
     teacher does. L_con: the descriptor z finds the momentum student's vector of the same image
     among a queue of others. L_HN: z keeps away from the nearest entry of that queue.
@@ -105,7 +105,8 @@ class RDCD(Taught):
         return unit(student.expand(student.pooled(views))[1])
 
     def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
-        asked, others = self.two_views(images)  # (n, 3, S, S) each
+        # The student, which alone has a gradient, sees the view that is edited more.
+        others, asked = self.two_views(images)  # (n, 3, S, S) each
         if self.symmetric:
             asked, others = torch.cat([asked, others]), torch.cat([others, asked])
             ids = torch.cat([ids, ids])
