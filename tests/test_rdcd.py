@@ -68,14 +68,14 @@ def test_loss_equals_its_parts_by_hand(batch):
     method.eval()  # batch norms without side effects, nothing is written
     parts = method.loss(views, ids)
     model, teacher = method.model, method.teacher
-    wide, compact = model.expand(model.pooled(views[:, 0]))
-    keys = method.momentum_student(views[:, 1])
+    wide, compact = model.expand(model.pooled(views[:, 1]))
+    keys = method.momentum_student(views[:, 0])
     pairs = queue_pairs(unit(compact), ids, keys, *method.student_queue.content())
     vectors, _ = method.teacher_queue.content()
     expected = {
         "contrast": InfoNCE(0.07)(*pairs),
         "hard_negative": HardNegative(1e-3)(pairs[0], pairs[2]),
-        "relation": RelationalDistillation(0.04)(teacher(views[:, 0]), unit(wide), vectors),
+        "relation": RelationalDistillation(0.04)(teacher(views[:, 1]), unit(wide), vectors),
     }
     for name, value in expected.items():
         assert parts[name].item() == pytest.approx(value.item(), rel=1e-5), name
@@ -102,7 +102,7 @@ def test_rows_written_in_a_step_do_not_change_its_loss(batch):
     assert first.loss(views, ids)["loss"] == second.loss(views, ids)["loss"]
     assert torch.equal(first.student_queue.ids[:8], ids)
     assert int(second.student_queue.filled) == 0
-    target = first.target(views[:, 0])
+    target = first.target(views[:, 1])
     assert torch.allclose(first.teacher_queue.vectors[:8], target, atol=1e-5)
     assert torch.allclose(first.student_queue.vectors.norm(dim=1), torch.ones(24), atol=1e-5)
 
