@@ -31,8 +31,8 @@ from iscutils.training.teaching import Taught, queue_size
 class RDCD(Taught):
     """relation x L_rel(h) + contrast x ( L_con(z) + hard_negative x L_HN(z) ).
 
-    The second view goes to teacher and student, the first to the momentum student, an average of the
-    student's earlier weights. L_rel: the wide features h see a queue of teacher vectors as the
+    The second view goes to teacher and student, the first to the momentum student, an average of
+    the student's earlier weights. L_rel: the wide features h see a queue of teacher vectors as the
     teacher does. L_con: the descriptor z finds the momentum student's vector of the same image
     among a queue of others. L_HN: z keeps away from the nearest entry of that queue.
 
