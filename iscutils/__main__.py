@@ -142,6 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--cap", type=int, default=500_000, metavar="N", help="most rows of pairs (default: 500000)"
     )
+    validate.add_argument(
+        "--write",
+        metavar="OUT",
+        help="first make the submission OUT from FILE, such as matches.csv",
+    )
     validate.set_defaults(command=_validate)
 
     points = commands.add_parser(
@@ -270,18 +275,21 @@ def _check(options: argparse.Namespace) -> None:
 def _validate(options: argparse.Namespace) -> None:
     from iscutils.datasets import open_benchmark
     from iscutils.submission_check import check_submission
+    from iscutils.submissions import read_predictions, write_predictions
 
+    file = options.file
+    if options.write:
+        pairs = read_predictions(file)
+        file = write_predictions(options.write, pairs, cap=options.cap, cut=True)
     known = ()
     if options.data:
         benchmark = open_benchmark(options.data, require_truth=False)
         known = benchmark.queries.ids, benchmark.references.ids
-    violations = check_submission(options.file, *known, cap=options.cap)
+    violations = check_submission(file, *known, cap=options.cap)
     for violation in violations:
         print(f"- {violation}")
     if violations:
-        raise KitError(
-            f"{options.file}: {len(violations)} rules broken: correct them before upload"
-        )
+        raise KitError(f"{file}: {len(violations)} rules broken: correct them before upload")
     print("valid: no rule is broken")
 
 

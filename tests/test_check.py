@@ -203,3 +203,17 @@ def test_the_validate_command_has_a_status(disc, tmp_path, capsys):
     assert "2 rules broken" in found.err
     with pytest.raises(KitError, match="does not exist"):
         check_submission(tmp_path / "nothing.csv")
+
+
+def test_a_submission_is_made_from_a_list_with_more_columns(tmp_path, capsys):
+    path, out = tmp_path / "matches.csv", tmp_path / "upload.csv"
+    path.write_text(
+        "query_id,reference_id,score,inliers\n"
+        "Q00001,R000001,0.5,7\nQ00001,R000002,0.9,3\nQ00002,R000001,0.1,0\n"
+    )
+    assert main(["validate", str(path)]) == 1
+    assert "inliers" in capsys.readouterr().out
+    assert main(["validate", str(path), "--write", str(out), "--cap", "2"]) == 0
+    assert out.read_text().splitlines() == [
+        "query_id,reference_id,score", "Q00001,R000002,0.9", "Q00001,R000001,0.5"
+    ]  # fmt: skip
