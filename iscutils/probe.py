@@ -20,6 +20,15 @@ def shrink(images: torch.Tensor, size: int) -> torch.Tensor:
     return shrunk.clamp(0, 1)
 
 
+def fitting(images: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    """The images, shrunk to the model's size if its patches do not divide them.
+
+    Transformers take whole patches, and training pixels are cached larger than the views.
+    """
+    patch = max(getattr(layer, "patch", 1) for layer in model.modules())
+    return shrink(images, model.size) if images.shape[-1] % patch else images
+
+
 class Probe:
     """Searches edited copies of held-out images among them; call it with a network.
 

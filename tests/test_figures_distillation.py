@@ -3,12 +3,13 @@
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 matplotlib.use("Agg")
 
 from iscutils import figures
 from iscutils.models import Descriptor, DescriptorConfig
-from iscutils.probe import Probe
+from iscutils.probe import Probe, fitting
 from iscutils.training import Pixels, TrainConfig
 
 
@@ -46,3 +47,20 @@ def test_views_lie_round_their_photograph(pixels, models):
     axes = figures.views_in_the_plane(models, pixels, config, photos=4)
     assert [ax.get_title() for ax in axes] == ["teacher", "student"]
     assert [len(ax.lines) for ax in axes] == [8, 8]  # views and the photograph, four times
+
+
+class Patches(torch.nn.Module):
+    """Takes images of whole patches of 7 px alone, as a vision transformer does."""
+
+    size, patch = 35, 7
+
+    def forward(self, images):
+        assert images.shape[-1] % self.patch == 0
+        return torch.nn.functional.normalize(images.flatten(1)[:, :64], dim=1)
+
+
+def test_pixels_are_shrunk_for_networks_of_patches_alone(pixels, models):
+    images = torch.rand(2, 3, 48, 48)
+    assert fitting(images, Patches()).shape == (2, 3, 35, 35)
+    assert fitting(images, models["teacher"]) is images
+    assert len(figures.compare_similarities(Patches(), Patches(), pixels, count=6)) == 3

@@ -16,7 +16,7 @@ from iscutils.descriptors.hashes import pdq
 from iscutils.edits.tensor import TensorEdits
 from iscutils.figures.training import to_image
 from iscutils.models import Descriptor
-from iscutils.probe import Probe, shrink
+from iscutils.probe import Probe, fitting, shrink
 from iscutils.retrieval.whitening import Codec
 from iscutils.training import Pixels, TrainConfig, to_views
 
@@ -55,7 +55,7 @@ def _speed(model: Descriptor, probe: Probe) -> float:
 
 def _reduced(model: Descriptor, probe: Probe, pixels: Pixels, dims: tuple[int, ...]) -> list:
     training = to_views(pixels.__getitems__(list(range(min(512, len(pixels)))))[0])
-    background = probe.vectors_of(model, training)
+    background = probe.vectors_of(model, fitting(training, model))
     queries, references = probe.describe(model)
     found = []
     for d in dims:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from iscutils import plots
 from iscutils.edits.tensor import TensorEdits
 from iscutils.models import Descriptor
-from iscutils.probe import Probe
+from iscutils.probe import Probe, fitting
 from iscutils.training import Pixels, TrainConfig, to_views
 from iscutils.training.barlow import Barlow
 
@@ -79,7 +79,7 @@ def view_similarities(
 
 @torch.inference_mode()
 def _photo_similarity(model: Descriptor, pixels: Pixels, count: int) -> np.ndarray:
-    rows = model.eval()(_batch(pixels, count))
+    rows = model.eval()(fitting(_batch(pixels, count), model))
     return (rows @ rows.T).cpu().numpy()
 
 
