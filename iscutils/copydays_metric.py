@@ -54,6 +54,11 @@ def copydays_metrics(
     return {"strong_map": float(_each(pairs)[wanted].mean()), "overall_uap": overall}
 
 
+def strong_queries(query_ids: Iterable[str]) -> list[str]:
+    """The queries of the block `strong`, over which the strong mAP is taken."""
+    return [name for name in query_ids if str(name).startswith(STRONG)]
+
+
 def copydays_table(
     predictions: pd.DataFrame, ground_truth: pd.DataFrame, **settings: object
 ) -> pd.DataFrame:
@@ -66,7 +71,7 @@ def copydays_table(
     each = _each(pairs)
     names = pairs.queries.to_numpy(dtype=object)
     known = pairs.positives > 0
-    strong = [name for name in names[known] if str(name).startswith(STRONG)]
+    strong = strong_queries(names[known])
     rows = []
     if strong:
         found = copydays_metrics(predictions, ground_truth, strong)

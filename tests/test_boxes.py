@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from iscutils import boxes
 from iscutils.artifacts import KitError
+from iscutils.boxes import BOX, COLUMNS
 from iscutils.images import GeneratedImages
-from iscutils.local import box_quality, boxes
-from iscutils.local.boxes import BOX, COLUMNS
+from iscutils.local import box_quality
 
 
 def table(*rows):

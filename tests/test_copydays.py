@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from iscutils.artifacts import KitError
+from iscutils.copydays_metric import strong_queries
 from iscutils.datasets import copydays, open_benchmark
 from iscutils.datasets.layouts import parse_spec
 from iscutils.evaluation import copydays_metrics, copydays_table
@@ -43,7 +44,7 @@ def test_a_complete_tree_and_a_perfect_ranking(tmp_path, caplog):
     assert len(copydays.COUNTS) == found.notes["blocks"] == 20
     assert found.problems == ()
     assert found.notes["complete"]
-    strong = copydays.strong_queries(found.queries.ids)
+    strong = strong_queries(found.queries.ids)
     assert len(strong) == 229
     assert len(found.ground_truth) == 3212
     metrics = copydays_metrics(perfect(found.ground_truth), found.ground_truth, strong)

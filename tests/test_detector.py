@@ -8,13 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from iscutils import boxes
 from iscutils.artifacts import KitError
+from iscutils.boxes import BOX
 from iscutils.edits import load_recipe
 from iscutils.edits.making import Maker
 from iscutils.executor import open_executor
 from iscutils.images import FileImages, GeneratedImages, open_folder
-from iscutils.local import boxes, detector, detector_networks, detector_training
-from iscutils.local.boxes import BOX
+from iscutils.local import detector, detector_networks, detector_training
 from iscutils.local.detector_pictures import (
     Examples,
     make_pictures,

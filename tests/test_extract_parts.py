@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from iscutils.artifacts import KitError, Run
+from iscutils.boxes import COLUMNS
 from iscutils.descriptors import forward, outputs
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import extract, extract_parts, read_skipped
@@ -18,7 +19,6 @@ from iscutils.descriptors.sets import ExtractionConfig, extract_sets, find_model
 from iscutils.descriptors.store import read_descriptors, read_notes, write_blocks, write_descriptors
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
-from iscutils.local.boxes import COLUMNS
 from iscutils.models import Descriptor, DescriptorConfig
 from iscutils.preprocess import prepare, vary
 from iscutils.retrieval import Codec

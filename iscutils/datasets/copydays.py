@@ -68,11 +68,6 @@ def query_id(block: str, name: str) -> str:
     return f"{block.replace('/', '_')}_{name}"
 
 
-def strong_queries(query_ids: list[str]) -> list[str]:
-    """The queries of the block `strong`, over which the strong mAP is taken."""
-    return [name for name in query_ids if name.startswith("strong_")]
-
-
 def read(spec: Spec) -> Found:
     """All blocks as queries; the originals, and distractors where there are some, as references.
 

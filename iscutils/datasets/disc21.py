@@ -138,20 +138,15 @@ def read(spec: Spec) -> Found:
     full, hashes = layouts.find_truth(roots, given, lambda query: in_split(query, split))
     truth, missing = layouts.reduce_truth(full, queries.ids, references.ids)
     problems = _problems(split, len(queries), len(references), full, missing)
-    positives = layouts.count_positives(truth)
+    counts = layouts.counts(queries, references, truth, missing, problems, hashes)
     where = layouts.said_places(places, spec.folder)
     notes = {
         "data": "disc21",
         "split": split,
         "naming": naming,
-        "complete": not problems,
-        "queries": len(queries),
-        "references": len(references),
-        "positives": positives,
-        "missing": len(missing),
-        "truth": hashes,
+        **counts,
         "summary": f"disc21, split {split}, naming {naming}: {where}; {len(queries)} queries, "
-        f"{len(references)} references, {positives} true pairs",
+        f"{len(references)} references, {counts['positives']} true pairs",
     }
     name = f"disc21-{split}"
     return Found(name, queries, references, None, truth, notes, places, tuple(problems), missing)

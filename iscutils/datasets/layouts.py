@@ -225,6 +225,25 @@ def count_positives(truth: pd.DataFrame | None) -> int:
     return 0 if truth is None else int((truth["reference_id"] != "").sum())
 
 
+def counts(
+    queries: ImageSet,
+    references: ImageSet,
+    truth: pd.DataFrame | None,
+    missing: Sequence[str],
+    problems: Sequence[str],
+    hashes: Mapping[str, str],
+) -> dict[str, Any]:
+    """What the notes of a set say of its size and truth, whichever set it is."""
+    return {
+        "complete": not problems,
+        "queries": len(queries),
+        "references": len(references),
+        "positives": count_positives(truth),
+        "missing": len(missing),
+        "truth": hashes,
+    }
+
+
 def said_places(places: Mapping[str, Sequence[Path]], root: Path) -> str:
     """Where each part was found, in words."""
     texts = []

@@ -78,20 +78,15 @@ def read(spec: Spec) -> Found:
     full, hashes = layouts.find_truth([spec.folder], spec.options.get("truth"), lambda _: True)
     truth, missing = layouts.reduce_truth(full, queries.ids, references.ids)
     problems = _problems(len(queries), len(references), full, missing)
-    positives = layouts.count_positives(truth)
+    counts = layouts.counts(queries, references, truth, missing, problems, hashes)
     where = layouts.said_places(places, spec.folder)
     notes = {
         "data": "ndec",
         "split": "all",
         "naming": places["queries"][0].name,
-        "complete": not problems,
-        "queries": len(queries),
-        "references": len(references),
-        "positives": positives,
-        "missing": len(missing),
-        "truth": hashes,
+        **counts,
         "summary": f"ndec: {where}; {len(queries)} queries, {len(references)} references, "
-        f"{positives} true pairs",
+        f"{counts['positives']} true pairs",
     }
     return Found("ndec", queries, references, None, truth, notes, places, tuple(problems), missing)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iscutils.artifacts import KitError, content_key
+from iscutils.boxes import BOX, OVERLAY, read_detections
 from iscutils.descriptors.forward import Forward, Job
 from iscutils.descriptors.outputs import Output, streams_of, unit, write_outputs
 from iscutils.descriptors.parts import (
@@ -213,8 +214,6 @@ def overlay_boxes(
     `least` is a confidence from 0 to 1, at most `most` boxes an image. Raises `KitError` for a
     file that knows none of the images.
     """
-    from iscutils.local.boxes import BOX, OVERLAY, read_detections  # that package needs this one
-
     table = read_detections(detections)
     if len(images) and not set(table["image_id"]) & set(images.ids):
         raise KitError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscutils.artifacts import KitError, Run, find_published, log, published_by, resolve
+from iscutils.artifacts import KitError, Run, find_published, find_weights, log
 from iscutils.descriptors.extract import extract_parts, extract_several, model_names
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.executor import Executor
@@ -75,14 +75,13 @@ def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
 
 def find_detector(run: Run, name: str) -> Path:
     """A detector's folder: published by this run as `name`, by another as RUN:NAME, or a path."""
-    if run.has(name) or published_by(name):
-        return find_published(run, name)
-    if not resolve(name).is_dir():
+    found = Path(find_weights(run, name) or "")
+    if not found.is_dir():
         raise KitError(
             f"detector '{name}' is no folder, and nothing that a run published: give 'none', "
             "'train', RUN:detector, or the folder of one"
         )
-    return resolve(name)
+    return found
 
 
 def extract_sets(

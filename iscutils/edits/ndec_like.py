@@ -187,22 +187,22 @@ def _no_copy(images: ImageSet, held_out: ImageSet, job: tuple[int, list[int]]) -
         picture = held_out.load(i)
         own = _points(picture)
         others = (images.load(r) for r in likely)
-        return not any(
-            hash_distance(picture, other) <= NEAR or _inliers(own, _points(other)) >= INLIERS
-            for other in others
-        )
+        return not any(may_be_copies(picture, other, own) for other in others)
     except ImageError:
         return False
 
 
-def may_be_copies(a: Image.Image, b: Image.Image) -> bool:
-    """Whether two pictures are so alike that one may be a copy of the other."""
-    return hash_distance(a, b) <= NEAR or homography_inliers(a, b) >= INLIERS
+def may_be_copies(a: Image.Image, b: Image.Image, points: tuple | None = None) -> bool:
+    """Whether two pictures are so alike that one may be a copy of the other.
+
+    `points` are those of `a`, where they are at hand.
+    """
+    return hash_distance(a, b) <= NEAR or homography_inliers(a, b, points) >= INLIERS
 
 
-def homography_inliers(a: Image.Image, b: Image.Image) -> int:
+def homography_inliers(a: Image.Image, b: Image.Image, points: tuple | None = None) -> int:
     """Number of SIFT matches (Lowe's ratio 0.75) of two pictures that agree on one homography."""
-    return _inliers(_points(a), _points(b))
+    return _inliers(_points(a) if points is None else points, _points(b))
 
 
 def _points(picture: Image.Image) -> tuple[tuple, np.ndarray | None]:

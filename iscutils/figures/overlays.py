@@ -14,10 +14,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from iscutils import plots
-from iscutils.edits import apply, draw_operation
-from iscutils.images import ImageSet
-from iscutils.local.box_quality import average_precision, measure_points, precision_recall
-from iscutils.local.boxes import (
+from iscutils.boxes import (
     BOX,
     CLASSES,
     OVERLAY,
@@ -27,6 +24,9 @@ from iscutils.local.boxes import (
     read_detections,
     read_sizes,
 )
+from iscutils.edits import apply, draw_operation
+from iscutils.images import ImageSet
+from iscutils.local.box_quality import average_precision, measure_points, precision_recall
 from iscutils.models import Descriptor
 from iscutils.preprocess import prepare
 

@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 
 from iscutils import plots
 from iscutils.edits.tensor import TensorEdits
+from iscutils.losses import BarlowTwins
 from iscutils.models import Descriptor
 from iscutils.probe import Probe, fitting
 from iscutils.training import Pixels, TrainConfig, to_views
 from iscutils.training.barlow import Barlow
+from iscutils.training.momentum2 import Momentum2
 
 # What methods log of their losses, as far as a figure shows it.
 LOSS_PARTS = ("info_nce", "koleo", "classes", "compact", "triplet", "norm", "negative")
@@ -47,11 +49,13 @@ def two_views(pixels: Pixels, config: TrainConfig, count: int = 10) -> Axes:
 
 
 @torch.inference_mode()
-def cross_correlation(method: Barlow, pixels: Pixels, count: int = 256, values: int = 48) -> float:
+def cross_correlation(
+    method: Barlow | Momentum2, pixels: Pixels, count: int = 256, values: int = 48
+) -> float:
     """Draw the first values of the cross-correlation matrix; return the mean of its diagonal."""
     method.eval()
     first, second = _views(pixels, method.config, count)
-    matrix = method.barlow.correlation(method.embed(first), method.embed(second))
+    matrix = BarlowTwins.correlation(method.embed(first), method.embed(second))
     part = matrix[:values, :values].cpu().numpy()
     _, ax = plt.subplots(figsize=(3.4, 3))
     plots.similarity_matrix(part, limits=(-1, 1), ax=ax)

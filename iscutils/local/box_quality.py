@@ -1,6 +1,6 @@
 """How good a detector's boxes are: precision, recall, average precision, operating points.
 
-Tables are those of `iscutils.local.boxes`; a table of truths has no confidence.
+Tables are those of `iscutils.boxes`; a table of truths has no confidence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torchvision.ops import box_iou
 
-from iscutils.local.boxes import BOX, OVERLAY, fits_rules
+from iscutils.boxes import BOX, OVERLAY, fits_rules
 
 START_POINTS = {"precise": 0.55, "recall": 0.50}  # published by imgFp, of another network
 FALSE_FIRES = {"precise": 0.02, "recall": 0.15}  # most pictures without overlay that may fire

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from iscutils.artifacts import log
+from iscutils.boxes import BOX
 from iscutils.local.config import LocalConfig
 from iscutils.local.store import Features
 from iscutils.local.voting import vote
@@ -21,7 +22,6 @@ from iscutils.pairs import sort_pairs
 
 BRANCHES = GLOBAL, LOCAL, CROP = ("a", "b", "c")
 PAIR = ["query_id", "reference_id"]
-BOX = ["x0", "y0", "x1", "y1"]
 PROPOSAL_COLUMNS = ["branch", "query_id", "picture", "reference_id"]
 
 

@@ -11,11 +11,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import Run, content_key, log, resolve
-from iscutils.descriptors.parts import query_parts
-from iscutils.descriptors.sets import find_detector
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
-from iscutils.local.boxes import (
+from iscutils.boxes import (
     BOX,
     CROP_COLUMNS,
     choose_crops,
@@ -25,6 +21,10 @@ from iscutils.local.boxes import (
     read_detections,
     write_crops,
 )
+from iscutils.descriptors.parts import query_parts
+from iscutils.descriptors.sets import find_detector
+from iscutils.executor import Executor
+from iscutils.images import ImageSet
 from iscutils.local.branches import Crops
 from iscutils.local.config import LocalConfig
 from iscutils.local.sift import MIN_SIDE

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from iscutils.artifacts import KitError, atomic_path, content_key, file_hash, log, write_json
+from iscutils.boxes import COLUMNS, write_detections, write_images
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
-from iscutils.local.boxes import COLUMNS, write_detections, write_images
 from iscutils.local.detector_networks import (
     DetectorConfig,
     build_network,

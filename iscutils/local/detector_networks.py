@@ -23,7 +23,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from iscutils.artifacts import KitError
-from iscutils.local.boxes import BOX, CLASSES
+from iscutils.boxes import BOX, CLASSES
 from iscutils.models import Descriptor, load
 from iscutils.models.backbones import Backbone
 

@@ -13,11 +13,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from iscutils.artifacts import KitError, content_key
+from iscutils.boxes import BOX, CLASSES
 from iscutils.edits import load_recipe, read_manifest, synthesise
 from iscutils.edits.making import VERSION as EDITS_VERSION
 from iscutils.executor import Executor
 from iscutils.images import FileImages, ImageSet
-from iscutils.local.boxes import BOX, CLASSES
 from iscutils.local.detector_networks import DetectorConfig
 from iscutils.local.scaled import scale_picture
 from iscutils.training.pixels import EpochSampler

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import warnings
 from dataclasses import asdict
@@ -13,18 +12,16 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.boxes import CLASSES, write_detections, write_images
 from iscutils.edits.making import VERSION as EDITS_VERSION
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.local.box_quality import average_precision, choose_points, measure_points
-from iscutils.local.boxes import CLASSES, write_detections, write_images
 from iscutils.local.detector_networks import (
     DetectorConfig,
     build_network,
@@ -36,6 +33,7 @@ from iscutils.local.detector_networks import (
 from iscutils.local.detector_pictures import Pictures, make_pictures, open_loader
 from iscutils.local.scaled import scale_picture
 from iscutils.models import model_key
+from iscutils.training.callbacks import KeepLast, Progress
 from iscutils.training.fit import pick_device, pick_precision
 from iscutils.training.optimisers import make_optimiser, warmup_cosine
 
@@ -107,7 +105,7 @@ def _fit(
         precision=precision,
         gradient_clip_val=CLIP,
         use_distributed_sampler=False,
-        callbacks=[_Progress(), _KeepLast(last)],
+        callbacks=[Progress("train detector"), KeepLast(last)],
         enable_progress_bar=False,
         logger=False,
         enable_model_summary=False,
@@ -198,34 +196,3 @@ class _Training(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.measures = checkpoint["tables"]
-
-
-class _Progress(L.Callback):
-    """One bar over all steps, on stderr."""
-
-    def on_train_start(self, trainer: L.Trainer, training: _Training) -> None:
-        total, done = training.total_steps, trainer.global_step
-        self.bar = tqdm(total=total, initial=done, desc="train detector")
-
-    def on_train_batch_end(self, trainer: L.Trainer, training: _Training, *_: Any) -> None:
-        self.bar.update(trainer.global_step - self.bar.n)
-        self.bar.set_postfix(loss=f"{training.history[-1]['loss']:.2f}")
-
-    def on_train_end(self, trainer: L.Trainer, training: _Training) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: L.Trainer, training: _Training, error: BaseException) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-
-class _KeepLast(Checkpoint):
-    """One checkpoint, written whole after every epoch."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, training: _Training) -> None:
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
-        os.replace(part, self.path)

@@ -10,7 +10,7 @@ from iscutils.artifacts import KitError
 from iscutils.edits.views import EditedViews, one_thread
 from iscutils.images import ImageSet
 from iscutils.training.method import TrainConfig, strength_at
-from iscutils.training.pixels import EpochSampler, Pixels
+from iscutils.training.pixels import EpochSampler, OneClassEach, Pixels
 
 
 class Examples(Protocol):
@@ -41,18 +41,10 @@ class Examples(Protocol):
         ...
 
 
-class FileViews(EditedViews):
+class FileViews(OneClassEach, EditedViews):
     """Views of photographs, made one by one from the files: training data for path "images"."""
 
     path = "images"
-
-    @property
-    def classes(self) -> int:
-        return len(self)
-
-    def steps(self, config: TrainConfig) -> int:
-        """Optimiser steps of an epoch."""
-        return len(self) // (config.batch_size * config.devices)
 
     def loader(self, config: TrainConfig) -> DataLoader:
         """Batches of views (n, V, 3, S, S) and indices (n,), made by `config.workers` processes."""

@@ -15,19 +15,17 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
 from torch import nn
-from tqdm import tqdm
 
 from iscutils.artifacts import KitError, content_key, log
 from iscutils.models import Descriptor
+from iscutils.training.callbacks import KeepLast, Progress
 from iscutils.training.data import Examples
 from iscutils.training.method import Method, TrainConfig
 
@@ -159,39 +157,6 @@ def read_probes(model: str | Path) -> pd.DataFrame:
     return pd.read_csv(Path(model) / "probe.csv")
 
 
-class _Progress(L.Callback):
-    """One bar over all steps, on stderr, so that notebooks keep their outputs free of it."""
-
-    def on_train_start(self, trainer: L.Trainer, method: Method) -> None:
-        total, done = method.total_steps, trainer.global_step
-        self.bar = tqdm(total=total, initial=done, desc="train", disable=not trainer.is_global_zero)
-
-    def on_train_batch_end(self, trainer: L.Trainer, method: Method, *_: Any) -> None:
-        self.bar.update(trainer.global_step - self.bar.n)
-        self.bar.set_postfix(epoch=trainer.current_epoch, loss=f"{method.history[-1]['loss']:.3f}")
-
-    def on_train_end(self, trainer: L.Trainer, method: Method) -> None:
-        self.bar.close()
-
-    def on_exception(self, trainer: L.Trainer, method: Method, error: BaseException) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-
-class _KeepLast(Checkpoint):
-    """One checkpoint, written whole after every epoch; Lightning calls this callback last."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer: L.Trainer, method: Method) -> None:
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)  # on every process; the first one writes
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
-        trainer.strategy.barrier()
-
-
 class _Probing(L.Callback):
     def __init__(self, probe: Callable[[Descriptor], dict[str, float]]):
         self.probe = probe
@@ -229,7 +194,7 @@ def _trainer(
         num_nodes=nodes,
         precision=precision,
         use_distributed_sampler=False,  # the data's sampler shares the images out itself
-        callbacks=[_Progress(), *([_Probing(probe)] if probe else []), _KeepLast(last)],
+        callbacks=[Progress(), *([_Probing(probe)] if probe else []), KeepLast(last)],
         enable_progress_bar=False,
         logger=False,
         enable_model_summary=False,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from iscutils.artifacts import KitError
-from iscutils.losses import BarlowTwins, unit
+from iscutils.losses import unit
 from iscutils.models import Descriptor
 from iscutils.training.method import Method, TrainConfig
 from iscutils.training.momentum_norm import half_cosine, momentum_norms
@@ -59,8 +59,6 @@ class Momentum2(Method):
         projector = copy.deepcopy(self.student_projector).requires_grad_(False)
         self.teacher_projector = momentum_norms(projector, self.total_steps)
         self.momentum = momentum
-        # Both pretraining methods are judged by the cross-correlation of two views' embeddings.
-        self.barlow = BarlowTwins()
 
     def momentum_now(self) -> float:
         """Share m of its own weights that the teacher keeps in this step: `momentum` up to 1."""

@@ -24,7 +24,20 @@ if TYPE_CHECKING:
 SHARD = 2048  # images a file
 
 
-class Pixels(Dataset):
+class OneClassEach:
+    """Training data in which every image is a class of its own, `batch_size` of them a step."""
+
+    @property
+    def classes(self) -> int:
+        """Number of images."""
+        return len(self)
+
+    def steps(self, config: TrainConfig) -> int:
+        """Optimiser steps of an epoch."""
+        return len(self) // (config.batch_size * config.devices)
+
+
+class Pixels(OneClassEach, Dataset):
     """All images of a training set as uint8 (S, S, 3), memory-mapped from shards.
 
     Batches are read whole (`__getitems__`): no loader process, no copy an image.
@@ -47,15 +60,6 @@ class Pixels(Dataset):
     def key(self) -> str:
         """Ten hexadecimal digits that change with the images or their number."""
         return content_key(self.folder.name, self.ids)
-
-    @property
-    def classes(self) -> int:
-        """Number of images; each is a class of its own."""
-        return len(self)
-
-    def steps(self, config: TrainConfig) -> int:
-        """Optimiser steps of an epoch."""
-        return len(self) // (config.batch_size * config.devices)
 
     def loader(self, config: TrainConfig) -> DataLoader:
         """Batches of images (n, S, S, 3) uint8 and indices (n,)."""
