@@ -21,9 +21,11 @@ demo: $(READY)
 	@$(BIN)/python -m iscutils run demo
 
 # The notebooks run in a temporary runs folder (tests/conftest.py): no earlier demo can help them.
+# They are named first, since they take longest; a process has one file, or all notebooks, at a time.
 test: $(READY)
-	@$(BIN)/python -m pytest --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 tests notebooks
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --nbval-lax \
+		--nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1800 \
+		notebooks tests
 
 notebooks: export ISCUTILS_RUNS := runs
 notebooks: $(READY)

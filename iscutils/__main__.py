@@ -180,9 +180,16 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from iscutils.runner import run_notebooks  # brings Jupyter: not needed to show parameters
+    from iscutils.together import follow, is_first, started_together
 
     only = [part.strip() for part in (options.only or "").split(",") if part.strip()]
     stages = _stages(options)
+    if stages and started_together():
+        raise KitError("a matrix of runs is no single training: start it without torchrun")
+    if not is_first():
+        with _polite():
+            follow()
+        return
     if stages:
         from iscutils.matrix import run_matrix
 

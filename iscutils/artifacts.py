@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if not log.handlers:
     log.propagate = False
 
 SKIPPED_COLUMNS = ("stage", "image_id", "file", "reason")
+FOLLOWS = "ISCUTILS_FOLLOWS"  # environment variable of kernels that only help another one to train
 
 
 class KitError(ValueError):
@@ -48,6 +50,17 @@ def resolve(path: str | Path) -> Path:
     """Absolute form of a user's path, relative ones being meant from the project root."""
     path = Path(path).expanduser()
     return path if path.is_absolute() else project_root() / path
+
+
+def follows() -> bool:
+    """Whether this process only helps another one to train, and leaves all files to that one."""
+    return os.environ.get(FOLLOWS) == "1"
+
+
+def wait_if_following(path: str | Path) -> None:
+    """In a process that follows another, wait until that one has made a file."""
+    while follows() and not Path(path).exists():
+        time.sleep(0.2)
 
 
 @contextmanager
@@ -143,7 +156,8 @@ class Run:
         """Add results to `metrics.json` under a stage's name and return that stage's results."""
         metrics = self.metrics()
         metrics.setdefault(stage, {}).update(_plain(values))
-        write_json(self.path / "metrics.json", metrics)
+        if not follows():
+            write_json(self.path / "metrics.json", metrics)
         return metrics[stage]
 
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -155,6 +169,8 @@ class Run:
         path = Path(path)
         if not path.exists():
             raise KitError(f"cannot publish '{name}': {path} does not exist")
+        if follows():
+            return path
         published = _read_json(self.path / "artifacts.json")
         # Relative inside the run, so that a run folder can be moved.
         inside = path.resolve().is_relative_to(self.path.resolve())
@@ -185,13 +201,16 @@ class Run:
         """Save a matplotlib figure (or the figure of an axes) as `figures/<name>.png`."""
         figure = getattr(figure, "figure", figure)
         path = self.path / "figures" / f"{name}.png"
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110, bbox_inches="tight")
+        if not follows():
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return path
 
     def record_skipped(self, stage: str, rows: Iterable[tuple[str, str, str]]) -> int:
         """Replace a stage's rows (image_id, file, reason) in `skipped.csv`; return their number."""
         rows = [(stage, *row) for row in rows]
+        if follows():
+            return len(rows)
         kept = [tuple(row.values()) for row in self.skipped() if row["stage"] != stage]
         with atomic_path(self.path / "skipped.csv") as temporary:
             with open(temporary, "w", newline="", encoding="utf-8") as file:

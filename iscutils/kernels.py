@@ -20,7 +20,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from nbformat import NotebookNode
 from tqdm import tqdm
-from traitlets import Unicode
+from traitlets import Dict, Unicode
 
 from iscutils.artifacts import KitError
 from iscutils.parameters import Notebook
@@ -28,7 +28,13 @@ from iscutils.parameters import Notebook
 MARKER = "ISCUTILS_KERNEL"  # environment variable of a kernel and of all its child processes
 
 
-def execute(notebook: Notebook, parameters: Mapping[str, Any], out: Path, marker: str) -> Path:
+def execute(
+    notebook: Notebook,
+    parameters: Mapping[str, Any],
+    out: Path,
+    marker: str,
+    environment: Mapping[str, str] | None = None,
+) -> Path:
     """Execute a notebook with the given parameters and keep it as `out`, finished or failed.
 
     Args:
@@ -36,6 +42,7 @@ def execute(notebook: Notebook, parameters: Mapping[str, Any], out: Path, marker
         parameters: all its values; those that differ from its own cell are injected.
         out: path of the executed notebook, replaced when the execution ends.
         marker: text that names the run, carried by the kernel and its workers.
+        environment: further variables of the kernel.
 
     Raises:
         KitError: a cell failed or the kernel died; `out` holds the notebook up to there.
@@ -47,7 +54,7 @@ def execute(notebook: Notebook, parameters: Mapping[str, Any], out: Path, marker
     running = running_path(out)
     progress = _Progress(notebook)
     try:
-        with _kernel(marker) as manager, contextlib.closing(progress):
+        with _kernel(marker, environment or {}) as manager, contextlib.closing(progress):
             papermill.execute_notebook(
                 _literal(notebook.path),
                 _literal(running),
@@ -175,11 +182,13 @@ class _ThisInterpreter(KernelSpecManager):
     """
 
     marker = Unicode()
+    environment = Dict()
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         environment = {
             MARKER: self.marker,
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            **self.environment,
         }
         return KernelSpec(resource_dir=RESOURCES, env=environment, **get_kernel_dict())
 
@@ -195,9 +204,10 @@ class _Manager(AsyncKernelManager):
 
 
 @contextlib.contextmanager
-def _kernel(marker: str) -> Iterator[AsyncKernelManager]:
+def _kernel(marker: str, environment: Mapping[str, str]) -> Iterator[AsyncKernelManager]:
     """A kernel manager whose kernel and workers are gone when the block ends, however it ends."""
-    manager = _Manager(kernel_spec_manager=_ThisInterpreter(marker=marker))
+    interpreter = _ThisInterpreter(marker=marker, environment=dict(environment))
+    manager = _Manager(kernel_spec_manager=interpreter)
     # Other users of the machine can reach the kernel's ports. (jupyter_client >= 8.10)
     if manager.has_trait("transport_encryption") and zmq.has("curve"):
         manager.transport_encryption = "auto"

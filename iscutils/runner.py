@@ -38,6 +38,7 @@ from iscutils.artifacts import (
 from iscutils.datasets import check_data
 from iscutils.kernels import end_processes, execute, running_path
 from iscutils.parameters import Notebook, compose, load_notebooks, nearest, parse_assignment
+from iscutils.together import Leader
 
 # They decide where and how fast, never what: a run may move to another machine half-way.
 WITHOUT_EFFECT = frozenset({"workers", "executor", "device"})
@@ -96,21 +97,24 @@ def run_notebooks(
             steps = plan(run, notebooks, values, chosen)
             _write_parameters(run, sets, assignments, steps)
             whole = _all_published_exist(run)
+            leader = Leader()
             for step in steps:
                 if whole and not force and read_stamp(run, step.notebook.name) == step.key:
                     log.info("%s  finished, skipped", step.notebook.name)
                 else:
-                    _execute(step, run, marker)
+                    _execute(step, run, marker, leader)
+            leader.end()
     return run
 
 
-def _execute(step: Step, run: Run, marker: str) -> None:
+def _execute(step: Step, run: Run, marker: str, leader: Leader) -> None:
     """Execute one notebook; only a success leaves a stamp."""
     stamp = _stamp_path(run, step.notebook.name)
     stamp.unlink(missing_ok=True)
     started = time.monotonic()
     out = run.folder("notebooks") / step.notebook.path.name
-    execute(step.notebook, step.parameters, out, marker)
+    environment = leader.begin(step.notebook.name, step.parameters)
+    execute(step.notebook, step.parameters, out, marker, environment)
     write_json(stamp, {"key": step.key, "seconds": round(time.monotonic() - started, 1)})
 
 

@@ -14,6 +14,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 _SCRATCH = Path(tempfile.mkdtemp(prefix="iscutils-test-"))
 os.environ["ISCUTILS_RUNS"] = str(_SCRATCH / "runs")
 
+# Several test processes share the cores: torch, which has not been imported yet, takes its share.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
 
 def pytest_unconfigure():
     shutil.rmtree(_SCRATCH, ignore_errors=True)
@@ -21,9 +26,13 @@ def pytest_unconfigure():
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if hasattr(item.parent, "skip_compare"):  # a notebook of nbval
+        notebook = hasattr(item.parent, "skip_compare")  # of nbval
+        if notebook:
             # Progress bars and log lines; committed notebooks hold none.
             item.parent.skip_compare += ("stderr",)
+        # What one test process takes as a whole: a file, for its fixtures; and all notebooks, each
+        # of which needs what the one before left.
+        item.add_marker(pytest.mark.xdist_group("notebooks" if notebook else item.path.name))
 
 
 class Project:

@@ -15,6 +15,7 @@ from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warm
 from iscutils.training.pixels import Pixels, cache_pixels, to_views
 from iscutils.training.rdcd import RDCD
 from iscutils.training.sscd import SSCD
+from iscutils.training.stored import StoredViews, store_views
 from iscutils.training.watch import spread
 
 METHODS = {
@@ -48,6 +49,7 @@ __all__ = [
     "Method",
     "Momentum2",
     "Pixels",
+    "StoredViews",
     "TrainConfig",
     "cache_pixels",
     "choose",
@@ -63,6 +65,7 @@ __all__ = [
     "scaled_rate",
     "spread",
     "steps_of",
+    "store_views",
     "to_views",
     "training_data",
     "warmup_cosine",

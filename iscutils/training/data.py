@@ -14,7 +14,7 @@ from iscutils.training.pixels import EpochSampler, OneClassEach, Pixels
 
 
 class Examples(Protocol):
-    """Training data of any kind; see `Pixels`, `FileViews` and `labelled.Labelled`.
+    """Training data of any kind; see `Pixels`, `FileViews`, `StoredViews`, `labelled.Labelled`.
 
     Attributes:
         path: the `TrainConfig.path` that reads such data.
@@ -81,6 +81,8 @@ def training_data(images: ImageSet, pixels: Pixels, config: TrainConfig) -> Pixe
     """
     if config.path == "tensor":
         return pixels
+    if config.path == "stored":
+        raise KitError("path 'stored' trains on views that a teacher has seen: use store_views")
     if config.path == "labelled":
         raise KitError(
             "path 'labelled' trains on a synthesised set: give read_labelled(folders, ...) of the "

@@ -1,9 +1,9 @@
 """One `fit` for every method: Lightning trains, the finished model is a folder.
 
 Several processes: `devices=4` starts four of them, from a notebook or a script. Under
-`torchrun --nproc-per-node 4 [--nnodes 2] script.py`, `devices` is the number of all processes, here
-4 or 8. Each takes `batch_size` images a step; losses and gradients are those of one process with
-the whole batch, batch norms included on GPUs.
+`torchrun --nproc-per-node 4 [--nnodes 2]`, of a script or of the kit's own command, `devices` is
+the number of all processes, here 4 or 8. Each takes `batch_size` images a step; losses and
+gradients are those of one process with the whole batch, batch norms included on GPUs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import lightning as L
 import pandas as pd
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -77,7 +78,7 @@ def fit(
     Args:
         method: holds the network as `.model` and the `TrainConfig` as `.config`.
         data: training images: `Pixels`; for path "images" what `open_views` gives, for "labelled"
-            what `read_labelled` gives.
+            what `read_labelled` gives, for "stored" what `store_views` gives.
         folder: where models live; this one is `<name>-<key>`, the key covering start weights,
             settings and images. If it exists, nothing is trained.
         name: first part of the model's name.
@@ -93,7 +94,7 @@ def fit(
         raise KitError(
             f"training path '{config.path}' needs other data than {type(data).__name__}: give "
             "open_views(images, config) for 'images', Pixels for 'tensor', read_labelled(sets, ..) "
-            "for 'labelled'"
+            "for 'labelled', store_views(pixels, ..) for 'stored'"
         )
     precision = pick_precision(config.precision, chosen, method.model)
     key = content_key(method.key(), data.key(), precision)
@@ -192,6 +193,7 @@ def _trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=config.devices // nodes,
         num_nodes=nodes,
+        strategy=_Joined() if _under_torchrun() and config.devices > 1 else "auto",
         precision=precision,
         use_distributed_sampler=False,  # the data's sampler shares the images out itself
         callbacks=[Progress(), *([_Probing(probe)] if probe else []), KeepLast(last)],
@@ -202,9 +204,19 @@ def _trainer(
     )
 
 
+class _Joined(DDPStrategy):
+    """Of processes that torchrun has started, also in kernels, where Lightning refuses a launcher.
+
+    There is nothing to launch.
+    """
+
+    def _configure_launcher(self) -> None:
+        self._launcher = None
+
+
 def _nodes(devices: int) -> int:
     """Number of machines: 1, or as many as torchrun runs on."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not _under_torchrun():
         return 1
     started = int(os.environ["WORLD_SIZE"])
     if started != devices:
@@ -212,3 +224,7 @@ def _nodes(devices: int) -> int:
             f"torchrun started {started} processes, but devices is {devices}: set devices={started}"
         )
     return int(os.environ.get("GROUP_WORLD_SIZE", 1))
+
+
+def _under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ

@@ -96,14 +96,17 @@ class KdIcd(Contrastive):
             return unit(self.bridge(pooled))
         return unit(compact if compact.shape[1] == self.teacher.dim else wide)
 
-    def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(
+        self, images: torch.Tensor, ids: torch.Tensor, *known: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         views, sources = self.mixed_views(images, ids)
         pooled = self.model.pooled(views)  # (2n, C)
         wide, compact = self.model.expand(pooled)
         direct = None if self.direct is None else self.direct(pooled, sources)
         total, parts = self.contrast(unit(compact), sources, direct)
         if self.teacher is not None:
-            target = self.target(views)  # (2n, teacher width)
+            vectors = known[0].unbind(1) if known else ()
+            target = self.target(views, vectors)  # (2n, teacher width)
             keys, _ = self.bank.content()
             if not self.relation_only:
                 keys = torch.cat([gather(target).to(keys.dtype), keys])

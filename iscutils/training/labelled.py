@@ -15,7 +15,14 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.artifacts import (
+    KitError,
+    atomic_path,
+    content_key,
+    log,
+    wait_if_following,
+    write_json,
+)
 from iscutils.edits.folders import read_state
 from iscutils.edits.manifest import member_name, read_manifest
 from iscutils.executor import Executor
@@ -73,6 +80,7 @@ def cache_labelled(
             "(notebook 02)"
         )
     out = Path(folder) / f"labelled-{size}-{content_key(state['key'], size)}"
+    wait_if_following(out / "pictures.parquet")
     if (out / "pictures.parquet").exists():
         return out
     rows = read_manifest(synthesised, ["image", "file", "copy", "source_id", "visible"])

@@ -42,7 +42,7 @@ class TrainConfig:
     precision: str = "auto"  # auto, 32-true or bf16-mixed
     recipe: str = "training"  # of the edits
     # "tensor": cached pixels, edited as whole batches; "images": one file at a time; "labelled":
-    # the finished pictures of a synthesised set
+    # the finished pictures of a synthesised set; "stored": views edited and taught once
     path: str = "tensor"
     views: int = 2  # of an image in a step, for methods that learn classes; the others take two
     workers: int = 0  # loader processes of path "images"; 0: none, in this process

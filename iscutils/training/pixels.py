@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from iscutils.artifacts import KitError, atomic_path, content_key, write_json
+from iscutils.artifacts import (
+    KitError,
+    atomic_path,
+    content_key,
+    wait_if_following,
+    write_json,
+)
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.losses import rank, world_size
@@ -145,6 +151,7 @@ def cache_pixels(
     side = round(1.4 * size)
     out = Path(folder) / f"pixels-{side}-{content_key(images.key(), side)}"
     skipped: list[tuple[str, str, str]] = []
+    wait_if_following(out / "ids.txt")
     if (out / "ids.txt").exists():
         return out, _read_skipped(out)
     for number, start in enumerate(range(0, len(images), SHARD)):

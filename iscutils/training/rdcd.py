@@ -104,7 +104,9 @@ class RDCD(Taught):
         student = self.momentum_student
         return unit(student.expand(student.pooled(views))[1])
 
-    def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(
+        self, images: torch.Tensor, ids: torch.Tensor, *known: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         # The student, which alone has a gradient, sees the view that is edited more.
         others, asked = self.two_views(images)  # (n, 3, S, S) each
         if self.symmetric:
@@ -127,7 +129,8 @@ class RDCD(Taught):
         total = self.contrast * (contrast + self.hard_negative * push)
         parts = {"contrast": contrast, "hard_negative": push}
         if self.teacher is not None:
-            target = self.target(asked)  # (M, teacher width)
+            taught = known[0].flip(1).unbind(1)[: 1 + self.symmetric] if known else ()
+            target = self.target(asked, taught)  # (M, teacher width)
             vectors, _ = self.teacher_queue.content()
             parts["relation"] = self.relational(target, unit(wide), vectors)
             total = total + self.relation * parts["relation"]

@@ -105,7 +105,9 @@ class SSCD(Contrastive):
     ):
         super().__init__(model, config, total_steps, temperature, entropy, entropy_from)
 
-    def loss(self, images: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(
+        self, images: torch.Tensor, ids: torch.Tensor, *_: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         views, sources = self.mixed_views(images, ids)
         _, compact = self.model.expand(self.model.pooled(views))  # (2n, D)
         total, parts = self.contrast(unit(compact), sources)

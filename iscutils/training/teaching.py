@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ class Taught(Method):
 
     The teacher sits in a list: it is no sub-module, so nothing trains it, switches its mode, wraps
     it for several processes, converts its batch norms or stores it; its weights are part of the
-    key.
+    key. Where the data know the teacher's vectors (path "stored"), it is not asked again.
     """
+
+    paths = ("tensor", "images", "stored")
 
     def __init__(
         self, config: TrainConfig, total_steps: int, teacher: nn.Module | None, **settings: Any
@@ -40,9 +43,13 @@ class Taught(Method):
             teacher.to(self.device)
 
     @torch.no_grad()
-    def target(self, views: torch.Tensor) -> torch.Tensor:
-        """The teacher's unit vectors (M, width) of views (M, 3, S, S), in float32."""
-        return unit(self._teacher[0](views))
+    def target(self, views: torch.Tensor, known: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+        """The teacher's unit vectors (M, width) of views (M, 3, S, S), in float32.
+
+        known: the vectors (m, width) of parts of the views, in their order, where the data have
+        them.
+        """
+        return unit(torch.cat(list(known)) if known else self._teacher[0](views))
 
 
 def queue_size(asked: int, config: TrainConfig, total_steps: int, share: int, views: int) -> int:
