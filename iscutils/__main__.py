@@ -159,6 +159,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     points.set_defaults(command=_points)
 
+    ship = commands.add_parser(
+        "ship",
+        help="make a run's model one that comes with the kit, found by its name",
+        description="Write weights, background descriptors and a card to iscutils/weights/NAME/.",
+    )
+    ship.add_argument("run", metavar="RUN", help="a run that finished notebook 05")
+    ship.add_argument("name", metavar="NAME", help="of the model, such as release-256")
+    ship.add_argument("--model", default="student", metavar="MODEL", help="published by the run")
+    ship.add_argument("--card", metavar="FILE", help="Markdown: data, licences, weaknesses")
+    ship.set_defaults(command=_ship)
+
     outputs = commands.add_parser(
         "save-outputs", help="copy a run's cell outputs into notebooks/ (for contributors)"
     )
@@ -304,6 +315,15 @@ def _points(options: argparse.Namespace) -> None:
     from iscutils.local import convert_points
 
     print(_shown(convert_points(options.source, options.target, options.negate_bins)))
+
+
+def _ship(options: argparse.Namespace) -> None:
+    from iscutils.artifacts import open_run
+    from iscutils.packing import pack_run
+
+    text = Path(options.card).read_text(encoding="utf-8") if options.card else ""
+    folder = pack_run(open_run(options.run), options.name, options.model, text)
+    print(f"{_shown(folder)}: use it as models=[{options.name}], background=shipped")
 
 
 def _save_outputs(options: argparse.Namespace) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscutils.artifacts import KitError, Run, find_published, find_weights, log
+from iscutils.artifacts import KitError, Run, find_published, find_weights, log, published_by
 from iscutils.descriptors.extract import extract_parts, extract_several, model_names
 from iscutils.descriptors.reduction import learn_reduction
+from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
+from iscutils.models import model_key, shipped_background, shipped_folder
 from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
@@ -67,10 +69,18 @@ class ExtractionConfig:
 
 
 def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
-    """Model folders by the names under which this run, or another (RUN:NAME), published them."""
+    """Model folders by the names under which this run, or another (RUN:NAME), published them.
+
+    A name that no run published may be that of a model that comes with the kit.
+    """
     if not names:
         raise KitError("no model to extract with: name those that notebooks 01, 03 and 04 made")
-    return {name: find_published(run, name) for name in names}
+    return {name: _find_model(run, name) for name in names}
+
+
+def _find_model(run: Run, name: str) -> Path:
+    shipped = None if run.has(name) or published_by(name) else shipped_folder(name)
+    return shipped or find_published(run, name)
 
 
 def find_detector(run: Run, name: str) -> Path:
@@ -133,6 +143,28 @@ def extract_sets(
             )  # fmt: skip
             for (name, size), path in described.items():
                 files[f"{labels[name]}@{size}", kind] = path
+    return files
+
+
+def shipped_backgrounds(
+    models: Mapping[str, str | Path], config: ExtractionConfig, out: str | Path
+) -> dict[tuple[str, str], Path]:
+    """Files of the background descriptors that come with shipped models, as of `extract_sets`.
+
+    Raises:
+        KitError: a model that comes without, or another size than it was described at.
+    """
+    files = {}
+    for name, folder in models.items():
+        vectors, sizes = shipped_background(folder)
+        if config.separate or list(config.sizes) != sizes:
+            raise KitError(
+                f"the background of '{name}' was described at sizes {sizes} (their mean), not "
+                f"{list(config.sizes)}: set sizes={sizes}, or background='images'"
+            )
+        path = Path(out) / f"{BACKGROUND}-shipped-{model_key(folder)}.h5"
+        ids = [f"background-{i:05d}" for i in range(len(vectors))]
+        files[name, BACKGROUND] = write_descriptors(path, vectors, ids)
     return files
 
 

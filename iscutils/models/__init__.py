@@ -15,6 +15,7 @@ from iscutils.models.loading import load, model_key
 from iscutils.models.official import load_matched
 from iscutils.models.pooling import GeM, TokenGeM
 from iscutils.models.pretrained import Match
+from iscutils.models.shipped import pack, shipped_background, shipped_folder, shipped_names
 from iscutils.models.teachers import Ensemble, Teacher, open_teacher
 
 __all__ = [
@@ -39,6 +40,10 @@ __all__ = [
     "load_matched",
     "model_key",
     "open_teacher",
+    "pack",
+    "shipped_background",
+    "shipped_folder",
+    "shipped_names",
     "state_key",
     "student_config",
     "weights_licence",

@@ -14,6 +14,7 @@ from iscutils.models.download import KNOWN, fetch
 from iscutils.models.export import TorchScriptDescriptor, is_torchscript, open_torchscript
 from iscutils.models.official import load_official
 from iscutils.models.pretrained import copy_weights
+from iscutils.models.shipped import shipped_folder, shipped_names
 
 
 def load(model: str | Path) -> Descriptor | TorchScriptDescriptor:
@@ -23,8 +24,9 @@ def load(model: str | Path) -> Descriptor | TorchScriptDescriptor:
         model: a model folder of the kit (`config.json` + `model.safetensors`); a file of SSCD
             (torchvision or classy layout), of DINO ViT-B, D2LV, BoT (`.pth.tar`), EsViT Swin-B, a
             pretrained ResNet (Barlow Twins `.pth`, Momentum2-Teacher `.pkl`; also IBN-a), or
-            TorchScript (inference only); or a name of `KNOWN`, such as `sscd_disc_mixup`, whose
-            file is downloaded to the cache. A file's layout is recognised by its names.
+            TorchScript (inference only); the name of a model that comes with the kit
+            (`shipped_names`); or a name of `KNOWN`, such as `sscd_disc_mixup`, whose file is
+            downloaded to the cache. A file's layout is recognised by its names.
 
     Raises:
         KitError: nothing lies there, or what lies there does not fit.
@@ -40,9 +42,13 @@ def locate(model: str | Path) -> Path:
     for path in (Path(model).expanduser(), resolve(model)):
         if path.exists():
             return path
+    shipped = shipped_folder(model)
+    if shipped is not None:
+        return shipped
     if str(model) in KNOWN:
         return fetch(str(model))
-    names = ", ".join(name for name in KNOWN if not name.endswith(".pt"))
+    known = [name for name in KNOWN if not name.endswith(".pt")]
+    names = ", ".join(shipped_names() + known)
     raise KitError(
         f"'{model}' is no model folder and no file of weights: give the path of one, or one of the "
         f"published {names}"
