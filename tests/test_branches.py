@@ -32,6 +32,7 @@ from iscutils.local import (
     vote,
 )
 from iscutils.local.calibration import calibrate
+from iscutils.local.crop_gain import pasted_queries, rank_with_crops, truth_of
 from iscutils.local.crops import crop_images, crop_queries, find_detections, open_crops
 from iscutils.local.fit import make_training_set
 from iscutils.local.global_branch import (
@@ -401,6 +402,55 @@ def test_global_candidates_of_crops(folder, published, executor, tmp_path):
         assert row.reference_id == references.ids[int(np.argmax(scores))]
         assert row.score == pytest.approx(max(scores), abs=1e-4)
     assert sorted(found.query_id) == sorted(crops.table.picture)
+
+
+@pytest.mark.parametrize("mode", ["imgfp", "verified"])
+def test_pasted_queries_are_ranked_without_and_with_crops(folder, executor, tmp_path, mode):
+    edits = {"Q0": "crop", "Q1": "jpeg+paste", "Q2": "paste"}
+    benchmark = replace(open_benchmark(folder, builtin_images("train", 4, 0)), edits=edits)
+    pasted = pasted_queries(benchmark)
+    assert pasted == ["Q1", "Q2"]
+    assert truth_of(benchmark, pasted)["query_id"].tolist() == pasted
+    assert truth_of(benchmark, ["Q2"]) is None
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    points = {"points": {"precise": 0.55, "recall": 0.5}}
+    (detector / "metrics.json").write_text(json.dumps(points))
+    run = Run(tmp_path / "run")
+    config = local_config(mode, merge="calibrated", stretch=False, other_candidates=1)
+    run.record("07_local_verification", config=vars(config))
+    given = run, benchmark, pasted, folder / "detections.csv", detector, executor, "cpu"
+    ranked = rank_with_crops(*given)
+    assert list(ranked) == ["local", "local, with crops"]
+    features = read_features(run.folder("features") / "references.h5")
+    own = features_of(folder, config, executor, f"gain-{mode}")[1]
+    assert features.key == own.key  # of the settings of notebook 07
+    score = {
+        name: table.set_index(PAIR)["score"].get(("Q1", "chelsea"), 0.0)
+        for name, table in ranked.items()
+    }
+    assert score["local, with crops"] > score["local"]
+    assert {row for table in ranked.values() for row in table["query_id"]} <= set(pasted)
+    if mode == "imgfp":
+        return
+    model = Descriptor(DescriptorConfig(backbone="mobilenetv3_small_050", dim=16))
+    model = model.save(tmp_path / "models" / "tiny")
+    known = extract(
+        benchmark.references, model, [48], tmp_path, executor, name="references", device="cpu"
+    )
+    run.publish("student", model)
+    run.publish("descriptors:student:references", known)
+    run.record("05_extraction", sizes=[48])
+    run.record("06_retrieval", model="student", codec="L2norm,Flat")
+    ranked = rank_with_crops(*given)
+    assert list(ranked)[:2] == ["descriptor", "descriptor, with crops"]
+    whole, both = (table.set_index(PAIR)["score"] for table in list(ranked.values())[:2])
+    assert len(whole) == len(both) == 8
+    assert (both >= whole[both.index] - 1e-6).all()
+    assert (both["Q2"] == whole["Q2"][both["Q2"].index]).all()  # it has no crop
+    assert (both["Q1"] > whole["Q1"][both["Q1"].index]).any()
+    with pytest.raises(KitError, match="no queries"):
+        rank_with_crops(run, benchmark, [], *given[3:])
 
 
 def test_calibration_learns_from_edited_photographs(tmp_path, executor):
