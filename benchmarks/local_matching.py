@@ -44,6 +44,7 @@ VARIANTS = {
     "+ mirror_search": local_config("imgfp", **MIRRORED),
     "+ 1 reference of 4 votes": local_config("imgfp", **ONE),
     "+ 1 of 4 affine": local_config("imgfp", **ONE, **AFFINE),
+    "+ 1 of 4 magsac": local_config("imgfp", **ONE, **AFFINE, estimator="magsac"),
     "+ 3 references of 2 votes": local_config("imgfp", **THREE),
     "+ 3 of 2 affine": local_config("imgfp", **THREE, **AFFINE),
     "kit votes count": local_config(

@@ -50,6 +50,7 @@ class LocalConfig:
     geometry: str = "evidence"  # or "none", "affine", "similarity", "homography": RANSAC inliers
     tolerance: float = 5.0  # px of the shrunk query
     iterations: int = 2000  # of RANSAC
+    estimator: str = "ransac"  # or "magsac": OpenCV's USAC, a tenth of the time (not "similarity")
     tie_break: bool = True  # integer scores: the smaller mean distance wins
     keep_zero: bool = False  # keep pairs of score 0
     rows_per_query: int = 10  # of the final list: on average as many as the official limit
@@ -65,6 +66,7 @@ class LocalConfig:
         for name, allowed in (
             ("vote_rule", ("top", "accept")),
             ("geometry", ("evidence", "none", "affine", "similarity", "homography")),
+            ("estimator", ("ransac", "magsac")),
             ("crops", ("detector", "parts", "both")),
             ("global_on", ("both", "crop")),
             ("merge", ("sum", "max", "calibrated")),
@@ -85,6 +87,11 @@ class LocalConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise KitError(f"{name}={getattr(self, name)}: give a number of 1 or more")
+        if self.geometry == "similarity" and self.estimator == "magsac":
+            raise KitError(
+                "estimator='magsac' knows no similarities: choose geometry affine or homography, "
+                "or estimator='ransac'"
+            )
         if self.geometry == "evidence" and self.thumbnail < 32:
             raise KitError(
                 f"thumbnail={self.thumbnail}: geometry 'evidence' compares thumbnails; give 32 px "
