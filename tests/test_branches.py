@@ -15,8 +15,9 @@ from iscutils.artifacts import KitError, Run
 from iscutils.datasets import open_benchmark
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import describe, extract
+from iscutils.descriptors.parts import reference_parts
 from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.images import GeneratedImages, open_folder
 from iscutils.local import (
     Crops,
     branch_table,
@@ -376,6 +377,15 @@ def test_detections_come_from_the_run_or_are_named(folder, tmp_path, executor):
         find_detections(run, images, executor, detector=str(folder / "queries"))
 
 
+def _pieces(images, i):
+    """The parts of a reference as pictures."""
+    image = images.load(i)
+    parts = reference_parts(*image.size)
+    return GeneratedImages(
+        [str(part.number) for part in parts], lambda part: image.crop(part.box), parts, "parts"
+    )
+
+
 def test_global_candidates_of_crops(folder, published, executor, tmp_path):
     """Against descriptors and inner products by hand."""
     _, _, crops = published
@@ -402,6 +412,20 @@ def test_global_candidates_of_crops(folder, published, executor, tmp_path):
         assert row.reference_id == references.ids[int(np.argmax(scores))]
         assert row.score == pytest.approx(max(scores), abs=1e-4)
     assert sorted(found.query_id) == sorted(crops.table.picture)
+    parted = crop_candidates_of_run(run, pictures, executor, device="cpu", parts_of=references)
+    for row in parted.itertuples():
+        own = describe(pictures, pictures.ids.index(row.query_id), network, [48])
+        pieces = [
+            (own @ describe(part, j, network, [48]), references.ids[i])
+            for i in range(len(references))
+            for part in [_pieces(references, i)]
+            for j in range(len(part))
+        ]
+        assert (row.score, row.reference_id) == (
+            pytest.approx(max(pieces)[0], abs=1e-3),
+            max(pieces)[1],
+        )
+    assert (parted.score.to_numpy() > found.set_index("query_id").score[parted.query_id]).any()
 
 
 @pytest.mark.parametrize("mode", ["imgfp", "verified"])
@@ -499,10 +523,17 @@ def test_tables_and_figures_of_branches(folder, published, executor):
     )
     assert figures.telling_query(made, TRUTH) == "Q1"
     assert figures.telling_query(made[:1], None) == "Q0"
+    missed = figures.missed_originals(made, TRUTH)
+    assert missed.to_numpy().tolist() == [
+        ["a", "Q1", "chelsea", "B"], ["b", "Q0", "astronaut", "nobody"],
+    ]  # fmt: skip
     scored = score_pictures(
         proposed[proposed.query_id == "Q0"], queries, references, crops, IMGFP, executor
     )
     benchmark = open_benchmark(folder, builtin_images("train", 4, 0))
+    axes = figures.missed_panels(benchmark, missed)
+    assert [ax.get_title() for ax in axes[0]] == ["A, global: misses Q1", "B, local: misses Q0"]
+    assert axes[1, 1].get_title() == "astronaut, found by nobody"
     axes = figures.branch_panels(benchmark, scored, TRUTH)
     assert axes.shape == (2, 3)
     assert axes[0, 2].images[0].get_array().shape == (180, 190, 3)  # branch C shows the crop

@@ -59,6 +59,7 @@ class LocalConfig:
     max_crops: int = 3  # of the detector, per query
     branches: bool = False  # each of imgFp's branches scores what it proposes, with its own picture
     global_on: str = "both"  # the global branch looks for the whole query and the crop, or "crop"
+    reference_parts: bool = False  # the global branch looks among parts of the references, too
     merge: str = "sum"  # of a pair's branches; or "max", "calibrated": noisy-or of probabilities
     seed: int = 0  # of RANSAC
 
