@@ -304,7 +304,7 @@ def test_part_of_the_shared_bench(tmp_path):
             if mode == "imgfp":
                 assert matches.query_id.is_unique
                 published = features
-        for name, changes in {"mirrored": {}, "ivf": {"index": "ivf"}}.items():
+        for name, changes in {"mirrored": {}, "ivf": {"index": "IVF128,PQ16x4"}}.items():
             config = local_config("imgfp", mirror_search=True, **changes)
             votes = vote(*published, config, executor=executor)
             uap[name] = evaluate(score_pairs(votes, *published, config, executor), chosen).uap
