@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 TILE = (256, 2048)  # query and reference points of one product: its table stays in the cache
+NORMS = 65_536  # rows whose norms are computed at a time
 ENGINES = ("int8", "faiss", "numpy")
 
 
@@ -61,9 +62,13 @@ def signed(descriptors: np.ndarray) -> np.ndarray:
 
 
 def squared_norms(rows: np.ndarray) -> np.ndarray:
-    """Squared norms (M,) of descriptors (M, 128): int32 of int8, float32 of float32."""
+    """Squared norms (M,) of descriptors (M, 128): int32 of int8, float32 of float32; exact."""
     kind = np.int32 if rows.dtype == np.int8 else np.float32
-    return np.einsum("ij,ij->i", rows, rows, dtype=kind)
+    norms = np.empty(len(rows), kind)
+    for start in range(0, len(rows), NORMS):  # as float32: three times as fast, four times as large
+        wide = rows[start : start + NORMS].astype(np.float32)
+        norms[start : start + NORMS] = np.einsum("ij,ij->i", wide, wide)
+    return norms
 
 
 def _nearest_int8(

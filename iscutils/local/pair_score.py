@@ -34,7 +34,6 @@ _FOURS = np.flatnonzero(np.arange(128) <= np.min([MIRROR, NEGATIVE, MIRROR[NEGAT
 _FOLD_4 = [_FOURS, MIRROR[_FOURS], NEGATIVE[_FOURS], MIRROR[NEGATIVE[_FOURS]]]
 _STEPS = {2: ((0, 1),), 4: ((0, 1), (2, 3), (0, 2), (1, 3))}  # pairs of a fast Hadamard transform
 FAR = 2**30  # above any squared distance, exact in float32 and int32
-SOME = 64  # columns of a table in which the ratio test looks for a second first
 _memory = threading.local()
 
 
@@ -88,22 +87,23 @@ def all_distances(
 def _integer_distances(
     reference: np.ndarray, query: np.ndarray
 ) -> dict[tuple[bool, bool], np.ndarray]:
-    """`all_distances` by one product of bytes, (M, N) int32: Pr.q is r.Pq."""
+    """`all_distances` by two products of bytes, (M, N) int32: Pr.q is r.Pq."""
     import torch
 
-    former, columns, column_norms = getattr(_memory, "signed", (None, None, None))
+    former, sides, column_norms = getattr(_memory, "signed", (None, None, None))
     if former is not query:
-        columns = signed(np.concatenate([query, mirror_descriptors(query)]))
-        column_norms = torch.from_numpy(squared_norms(columns))
-        columns = torch.from_numpy(columns).T
-        _memory.signed = query, columns, column_norms
+        sides = [signed(part) for part in (query, mirror_descriptors(query))]
+        column_norms = torch.from_numpy(squared_norms(sides[0]))  # and of the mirrored ones
+        sides = [torch.from_numpy(part).T for part in sides]
+        _memory.signed = query, sides, column_norms
     rows = signed(reference)
-    both = torch.from_numpy(_scratch(1, len(rows), 2 * len(query))[0].view(np.int32))
-    torch._int_mm(torch.from_numpy(rows), columns, out=both)
-    torch.add(column_norms, both, alpha=-2, out=both)
-    both += torch.from_numpy(squared_norms(rows))[:, None]
-    plain, mirrored = both.numpy()[:, : len(query)], both.numpy()[:, len(query) :]
-    return {PLAIN: plain, MIRRORED: mirrored}
+    norms = torch.from_numpy(squared_norms(rows))[:, None]
+    tables = torch.from_numpy(_scratch(2, len(rows), len(query)).view(np.int32))
+    for table, columns in zip(tables, sides, strict=True):
+        torch._int_mm(torch.from_numpy(rows), columns, out=table)
+        torch.add(column_norms, table, alpha=-2, out=table)
+        table += norms
+    return {half: table.numpy() for half, table in zip((PLAIN, MIRRORED), tables, strict=True)}
 
 
 def _scratch(count: int, rows: int, columns: int) -> np.ndarray:
@@ -156,13 +156,10 @@ def ratio_test(distances: np.ndarray, ratio: float = 1.8) -> tuple[np.ndarray, n
     rows = np.arange(len(distances))
     best = distances.argmin(axis=1)
     lowest = distances[rows, best]
-    limit = ratio * lowest.astype(np.float64)
     distances[rows, best] = FAR  # for a moment: cheaper than a copy of the table
-    # Some columns already hold a second that is too near, in most rows of unrelated pictures.
-    kept = np.flatnonzero(limit < distances[:, :SOME].min(axis=1))
-    if distances.shape[1] > SOME:
-        kept = kept[limit[kept] < distances[kept, SOME:].min(axis=1)]
+    second = distances[rows, distances.argmin(axis=1)]  # numpy finds a place faster than a minimum
     distances[rows, best] = lowest
+    kept = np.flatnonzero(ratio * lowest.astype(np.float64) < second)
     return kept, best[kept]
 
 
