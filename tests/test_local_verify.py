@@ -304,12 +304,13 @@ def test_part_of_the_shared_bench(tmp_path):
             if mode == "imgfp":
                 assert matches.query_id.is_unique
                 published = features
-        for name, changes in {"mirrored": {}, "ivf": {"index": "IVF128,PQ16x4"}}.items():
+        small = {"index": "IVF128,PQ16x4", "probes": 32}
+        for name, changes in {"mirrored": {}, "ivf": small}.items():
             config = local_config("imgfp", mirror_search=True, **changes)
             votes = vote(*published, config, executor=executor)
             uap[name] = evaluate(score_pairs(votes, *published, config, executor), chosen).uap
             found[name] = set(zip(votes.query_id, votes.reference_id, strict=True))
     assert len(found["mirrored"] & found["ivf"]) >= 0.98 * len(found["mirrored"])
-    assert min(uap["mirrored"], uap["ivf"]) > uap["imgfp"] + 0.05
+    assert min(uap["mirrored"], uap["ivf"]) > uap["imgfp"] + 0.03
     assert uap["verified"] > 0.9
     assert uap["verified"] > uap["imgfp"] + 0.05
