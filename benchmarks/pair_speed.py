@@ -8,7 +8,7 @@ pair, the ratio test on its matches, then the same choice of one match per place
 bytes where torch is loaded and fast at it, as in a notebook after voting, else float32, as in a
 worker process; both are timed. Extraction: the kit's function for one gray picture against
 `cv2.SIFT.detectAndCompute` with equal settings, after which all points of the doubled picture are
-dropped. One thread each; all times in one process.
+dropped. One thread each; processor time, all in one process.
 """
 
 import argparse
@@ -84,20 +84,20 @@ def pair_speed(features: list, count: int) -> dict[str, float]:
     for start in range(0, len(pairs), 50):
         for name, (score, integers) in methods.items():
             with patch("iscutils.local.pair_score.integer_products", lambda on=integers: on):
-                begun = time.perf_counter()
+                begun = time.process_time()
                 for q, r in pairs[start : start + 50]:
                     scores[name].append(score(pictures[0][q], pictures[1][r]))
-                seconds[name] += time.perf_counter() - begun
+                seconds[name] += time.process_time() - begun
     for name, found in scores.items():
         wrong = sum(a != b for a, b in zip(found, scores["OpenCV"], strict=True))
         if wrong:
             raise SystemExit(f"{wrong} of {len(pairs)} scores differ ({name})")
     print(f"{len(pairs)} pairs, scores equal, mean {np.mean(scores['OpenCV']):.2f}")
     some = pairs[:: max(1, len(pairs) // 50)]
-    begun = time.perf_counter()
+    begun = time.process_time()
     for q, r in some:
         opencv_score(matcher, pictures[0][q], pictures[1][r], np.uint8)
-    each = (time.perf_counter() - begun) / len(some)
+    each = (time.process_time() - begun) / len(some)
     print(f"OpenCV on the bytes as stored, without a change to float32: {each * 1e3:.1f} ms a pair")
     return seconds
 
@@ -112,11 +112,11 @@ def extraction_speed(images, count: int) -> tuple[float, float]:
     for i in np.linspace(0, len(images) - 1, count).astype(int):
         image = images.load(i)
         gray = gray_picture(image, shrunk_size(image.size, CONFIG.short_side))
-        begun = time.perf_counter()
+        begun = time.process_time()
         _, ours, _ = detect(gray, CONFIG)
-        middle = time.perf_counter()
+        middle = time.process_time()
         points, descriptors = bare.detectAndCompute(gray, None)
-        seconds[1] += time.perf_counter() - middle
+        seconds[1] += time.process_time() - middle
         seconds[0] += middle - begun
         kept = [j for j, point in enumerate(points) if point.octave & 255 != 255]
         if len(ours) and not np.array_equal(
