@@ -15,8 +15,9 @@ from iscutils.artifacts import KitError, Run
 from iscutils.datasets import open_benchmark
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import describe, extract
+from iscutils.descriptors.parts import reference_parts
 from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.images import GeneratedImages, open_folder
 from iscutils.local import (
     Crops,
     branch_table,
@@ -32,6 +33,7 @@ from iscutils.local import (
     vote,
 )
 from iscutils.local.calibration import calibrate
+from iscutils.local.crop_gain import pasted_queries, rank_with_crops, truth_of
 from iscutils.local.crops import crop_images, crop_queries, find_detections, open_crops
 from iscutils.local.fit import make_training_set
 from iscutils.local.global_branch import (
@@ -375,6 +377,15 @@ def test_detections_come_from_the_run_or_are_named(folder, tmp_path, executor):
         find_detections(run, images, executor, detector=str(folder / "queries"))
 
 
+def _pieces(images, i):
+    """The parts of a reference as pictures."""
+    image = images.load(i)
+    parts = reference_parts(*image.size)
+    return GeneratedImages(
+        [str(part.number) for part in parts], lambda part: image.crop(part.box), parts, "parts"
+    )
+
+
 def test_global_candidates_of_crops(folder, published, executor, tmp_path):
     """Against descriptors and inner products by hand."""
     _, _, crops = published
@@ -401,6 +412,69 @@ def test_global_candidates_of_crops(folder, published, executor, tmp_path):
         assert row.reference_id == references.ids[int(np.argmax(scores))]
         assert row.score == pytest.approx(max(scores), abs=1e-4)
     assert sorted(found.query_id) == sorted(crops.table.picture)
+    parted = crop_candidates_of_run(run, pictures, executor, device="cpu", parts_of=references)
+    for row in parted.itertuples():
+        own = describe(pictures, pictures.ids.index(row.query_id), network, [48])
+        pieces = [
+            (own @ describe(part, j, network, [48]), references.ids[i])
+            for i in range(len(references))
+            for part in [_pieces(references, i)]
+            for j in range(len(part))
+        ]
+        assert (row.score, row.reference_id) == (
+            pytest.approx(max(pieces)[0], abs=1e-3),
+            max(pieces)[1],
+        )
+    assert (parted.score.to_numpy() > found.set_index("query_id").score[parted.query_id]).any()
+
+
+@pytest.mark.parametrize("mode", ["imgfp", "verified"])
+def test_pasted_queries_are_ranked_without_and_with_crops(folder, executor, tmp_path, mode):
+    edits = {"Q0": "crop", "Q1": "jpeg+paste", "Q2": "paste"}
+    benchmark = replace(open_benchmark(folder, builtin_images("train", 4, 0)), edits=edits)
+    pasted = pasted_queries(benchmark)
+    assert pasted == ["Q1", "Q2"]
+    assert truth_of(benchmark, pasted)["query_id"].tolist() == pasted
+    assert truth_of(benchmark, ["Q2"]) is None
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    points = {"points": {"precise": 0.55, "recall": 0.5}}
+    (detector / "metrics.json").write_text(json.dumps(points))
+    run = Run(tmp_path / "run")
+    config = local_config(mode, merge="calibrated", stretch=False, other_candidates=1)
+    run.record("07_local_verification", config=vars(config))
+    given = run, benchmark, pasted, folder / "detections.csv", detector, executor, "cpu"
+    ranked = rank_with_crops(*given)
+    assert list(ranked) == ["local", "local, with crops"]
+    features = read_features(run.folder("features") / "references.h5")
+    own = features_of(folder, config, executor, f"gain-{mode}")[1]
+    assert features.key == own.key  # of the settings of notebook 07
+    score = {
+        name: table.set_index(PAIR)["score"].get(("Q1", "chelsea"), 0.0)
+        for name, table in ranked.items()
+    }
+    assert score["local, with crops"] > score["local"]
+    assert {row for table in ranked.values() for row in table["query_id"]} <= set(pasted)
+    if mode == "imgfp":
+        return
+    model = Descriptor(DescriptorConfig(backbone="mobilenetv3_small_050", dim=16))
+    model = model.save(tmp_path / "models" / "tiny")
+    known = extract(
+        benchmark.references, model, [48], tmp_path, executor, name="references", device="cpu"
+    )
+    run.publish("student", model)
+    run.publish("descriptors:student:references", known)
+    run.record("05_extraction", sizes=[48])
+    run.record("06_retrieval", model="student", codec="L2norm,Flat")
+    ranked = rank_with_crops(*given)
+    assert list(ranked)[:2] == ["descriptor", "descriptor, with crops"]
+    whole, both = (table.set_index(PAIR)["score"] for table in list(ranked.values())[:2])
+    assert len(whole) == len(both) == 8
+    assert (both >= whole[both.index] - 1e-6).all()
+    assert (both["Q2"] == whole["Q2"][both["Q2"].index]).all()  # it has no crop
+    assert (both["Q1"] > whole["Q1"][both["Q1"].index]).any()
+    with pytest.raises(KitError, match="no queries"):
+        rank_with_crops(run, benchmark, [], *given[3:])
 
 
 def test_calibration_learns_from_edited_photographs(tmp_path, executor):
@@ -449,10 +523,17 @@ def test_tables_and_figures_of_branches(folder, published, executor):
     )
     assert figures.telling_query(made, TRUTH) == "Q1"
     assert figures.telling_query(made[:1], None) == "Q0"
+    missed = figures.missed_originals(made, TRUTH)
+    assert missed.to_numpy().tolist() == [
+        ["a", "Q1", "chelsea", "B"], ["b", "Q0", "astronaut", "nobody"],
+    ]  # fmt: skip
     scored = score_pictures(
         proposed[proposed.query_id == "Q0"], queries, references, crops, IMGFP, executor
     )
     benchmark = open_benchmark(folder, builtin_images("train", 4, 0))
+    axes = figures.missed_panels(benchmark, missed)
+    assert [ax.get_title() for ax in axes[0]] == ["A, global: misses Q1", "B, local: misses Q0"]
+    assert axes[1, 1].get_title() == "astronaut, found by nobody"
     axes = figures.branch_panels(benchmark, scored, TRUTH)
     assert axes.shape == (2, 3)
     assert axes[0, 2].images[0].get_array().shape == (180, 190, 3)  # branch C shows the crop

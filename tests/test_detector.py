@@ -1,5 +1,6 @@
 """The overlay detector: pictures with boxes, networks, training that resumes, detection."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iscutils import boxes
+from iscutils import boxes, edits
 from iscutils.artifacts import KitError
 from iscutils.boxes import BOX
 from iscutils.edits import load_recipe
@@ -72,10 +73,61 @@ def test_the_recipe_follows_the_specification():
     assert stickers.count == {0: 0.4, 1: 0.3, 2: 0.2, 3: 0.1}
 
 
-def test_three_in_ten_pictures_have_no_overlay_also_after_refusals():
-    from dataclasses import replace
+WHOLE = {  # edits of the whole picture that move boxes, as in the recipe
+    "nothing": [],
+    "hflip": [("hflip", {})],
+    "vflip": [("vflip", {})],
+    "rot90": [("rot90", {"turns": 3})],
+    "narrow": [("aspect", {"factor": 0.8})],
+    "wide": [("aspect", {"factor": 1.25})],
+    "pad": [("pad", {"left": 0.2, "right": 0.05, "top": 0.1, "bottom": 0.15})],
+    "all": [
+        ("hflip", {}), ("vflip", {}), ("rot90", {"turns": 1}), ("aspect", {"factor": 1.2}),
+        ("pad", {"left": 0.1, "right": 0.0, "top": 0.2, "bottom": 0.0}),
+    ],
+}  # fmt: skip
 
-    recipe = replace(load_recipe("overlay_boxes"), source=64)
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_box_is_the_bounds_of_its_overlay_after_edits_of_the_whole_picture(name):
+    """Check 14, for overlays turned, flipped and in quarter turns."""
+    red = Image.new("RGB", (120, 80), (255, 0, 0))
+    for seed, (turn, quarter, flip) in enumerate(
+        [(0.0, 0, False), (0.0, 1, True), (-25.0, 0, False), (14.0, 3, True)]
+    ):
+        fixed = {"turn": turn, "quarter": quarter, "flip": flip, "opacity": 1.0, "shadow": False,
+                 "border": 0.0, "shape": "rectangle", "scale": 0.5}  # fmt: skip
+        _, values = edits.draw_operation("photo_overlay", np.random.default_rng(seed))
+        operations = [("photo_overlay", values | fixed | {"donor": 0})]
+        for whole, given in WHOLE[name]:
+            drawn = edits.draw_operation(whole, np.random.default_rng(seed))[1]
+            operations.append((whole, drawn | given))
+        edited = edits.apply(Image.new("RGB", (300, 200), (20, 90, 90)), operations, [red])
+        (box,) = edited.boxes
+        pixels = np.asarray(edited.image).astype(int)
+        mask = pixels[..., 0] - pixels[..., 1] > (20 - 90 + 255) / 2  # more than half of it is red
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        bounds = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        assert np.abs(np.subtract(bounds, box.bounds)).max() <= 1, (seed, box.bounds)
+
+
+def test_seed_and_index_fix_the_bytes_of_a_picture():
+    recipe = dataclasses.replace(load_recipe("overlay_boxes"), source=64)
+    made = [
+        Maker(PHOTOGRAPHS, PHOTOGRAPHS, recipe, seed).make(3, (index,))[0]
+        for seed, index in ((0, 5), (0, 5), (1, 5), (0, 6))
+    ]
+    known = [
+        (edited.image.tobytes(), [(box.kind, box.bounds) for box in edited.boxes])
+        for edited in made
+    ]
+    assert known[0] == known[1]
+    assert known[0] != known[2]
+    assert known[0] != known[3]
+
+
+def test_three_in_ten_pictures_have_no_overlay_also_after_refusals():
+    recipe = dataclasses.replace(load_recipe("overlay_boxes"), source=64)
     maker = Maker(PHOTOGRAPHS, PHOTOGRAPHS, recipe, 0)
     silent = 0
     for i in range(400):

@@ -5,15 +5,18 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from iscutils.artifacts import KitError
 from iscutils.edits import apply
 from iscutils.local.agreement import agreement, align, local_correlation, overlay
 from iscutils.local.config import local_config
 from iscutils.local.evidence import NAMES, pair_evidence
 from iscutils.local.geometry import (
     corners,
+    covered_part,
     fit_affine,
     is_plausible,
     jacobian,
+    magsac,
     match_poses,
     project,
     propose_poses,
@@ -138,19 +141,22 @@ TRUE_MAPS = {
 }
 
 
-@pytest.mark.parametrize("model", TRUE_MAPS)
-def test_ransac_finds_the_map_among_outliers(model):
+@pytest.mark.parametrize(
+    ("estimate", "model"),
+    [(ransac, name) for name in TRUE_MAPS] + [(magsac, "affine"), (magsac, "homography")],
+)
+def test_ransac_finds_the_map_among_outliers(estimate, model):
     rng = np.random.default_rng(2)
     truth = np.array(TRUE_MAPS[model])
     source = rng.uniform(0, 300, (60, 2))
     target = project(truth, source) + rng.normal(0, 0.3, (60, 2))
     target[:24] = rng.uniform(0, 300, (24, 2))
-    first = ransac(source, target, model, seed=1)
+    first = estimate(source, target, model, seed=1)
     assert first.inliers[24:].sum() >= 34
     assert first.inliers[:24].sum() <= 2
     np.testing.assert_allclose(project(first.matrix, corners((300, 300))),
                                project(truth, corners((300, 300))), atol=12)  # fmt: skip
-    again = ransac(source, target, model, seed=1)
+    again = estimate(source, target, model, seed=1)
     np.testing.assert_array_equal(first.matrix, again.matrix)
     np.testing.assert_array_equal(first.inliers, again.inliers)
 
@@ -164,6 +170,37 @@ def test_ransac_of_few_or_equal_points():
         assert ransac(four, target, model, iterations=50).count == 4
     equal = np.ones((6, 2))
     assert ransac(equal, equal, "homography") is None
+    for model in ("affine", "homography"):
+        assert magsac(points, points, model) is None
+        assert magsac(four, project(np.array(TRUE_MAPS[model]), four), model).count == 4
+        found = magsac(equal, equal, model)
+        assert found is None or np.isfinite(found.matrix).all()
+
+
+def test_covered_part_of_a_query():
+    shift = np.array([[1.0, 0, 50], [0, 1, 0], [0, 0, 1]])
+    assert covered_part(np.eye(3), (300, 200), (300, 200)) == 1
+    assert covered_part(shift, (100, 200), (200, 200)) == pytest.approx(0.5, abs=0.02)
+    assert covered_part(shift, (500, 300), (200, 200)) == pytest.approx(0.75, abs=0.02)
+    mirrored = np.array([[-1.0, 0, 100], [0, 1, 0], [0, 0, 1]])
+    assert covered_part(mirrored, (100, 50), (100, 100)) == pytest.approx(0.5, abs=0.02)
+    torn = np.array([[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]])  # the horizon lies in the picture
+    assert covered_part(torn, (200, 200), (200, 200)) == 0
+
+
+@pytest.mark.parametrize("estimator", ["ransac", "magsac"])
+def test_inliers_and_coverage_of_a_cropped_copy(estimator):
+    whole = photo("coffee").resize((320, 220))
+    query, reference = (
+        extract_image(image, IMGFP) for image in (whole.crop((40, 30, 240, 190)), whole)
+    )
+    config = local_config("imgfp", geometry="affine", estimator=estimator)
+    pair, back = match_pair(query, reference, config), match_pair(reference, query, config)
+    assert pair.score == pair.inliers.sum() > 0.8 * pair.matches > 30
+    assert pair.coverage == pytest.approx(1, abs=0.03)
+    assert back.coverage == pytest.approx(200 * 160 / (320 * 220), abs=0.03)
+    with pytest.raises(KitError, match="knows no similarities"):
+        local_config("imgfp", geometry="similarity", estimator="magsac")
 
 
 def test_jacobian_against_differences():

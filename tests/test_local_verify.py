@@ -288,7 +288,7 @@ def test_part_of_the_shared_bench(tmp_path):
     queries = queries.subset([queries.ids.index(q) for q in chosen.query_id])
     wanted = set(positive.reference_id) | set(references.ids[::25])
     references = references.subset([i for i, r in enumerate(references.ids) if r in wanted])
-    uap = {}
+    uap, found = {}, {}
     with open_executor("processes", 0) as executor:
         for mode in ("imgfp", "verified"):
             config = local_config(mode)
@@ -303,5 +303,14 @@ def test_part_of_the_shared_bench(tmp_path):
             uap[mode] = evaluate(matches, chosen).uap
             if mode == "imgfp":
                 assert matches.query_id.is_unique
+                published = features
+        small = {"index": "IVF128,PQ16x4", "probes": 32}
+        for name, changes in {"mirrored": {}, "ivf": small}.items():
+            config = local_config("imgfp", mirror_search=True, **changes)
+            votes = vote(*published, config, executor=executor)
+            uap[name] = evaluate(score_pairs(votes, *published, config, executor), chosen).uap
+            found[name] = set(zip(votes.query_id, votes.reference_id, strict=True))
+    assert len(found["mirrored"] & found["ivf"]) >= 0.98 * len(found["mirrored"])
+    assert min(uap["mirrored"], uap["ivf"]) > uap["imgfp"] + 0.03
     assert uap["verified"] > 0.9
     assert uap["verified"] > uap["imgfp"] + 0.05

@@ -9,6 +9,7 @@ from skimage import data
 from iscutils.artifacts import KitError
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
+from iscutils.local import pair_score
 from iscutils.local.agreement import _centred
 from iscutils.local.config import local_config
 from iscutils.local.pair_score import (
@@ -257,8 +258,17 @@ def test_whole_candidates_need_thumbnails(features, tmp_path):
         whole_candidates(features[0], read_features(path), 2)
 
 
+@pytest.fixture(params=["float32", "bytes"])
+def products(request, monkeypatch):
+    """Either way to multiply descriptors, whatever is the faster one here."""
+    if request.param == "bytes" and not hasattr(pytest.importorskip("torch"), "_int_mm"):
+        pytest.skip("this torch multiplies no integers")
+    monkeypatch.setattr(pair_score, "integer_products", lambda: request.param == "bytes")
+    return request.param
+
+
 @pytest.mark.parametrize("negatives", [False, True])
-def test_all_distances_are_those_of_changed_descriptors(negatives):
+def test_all_distances_are_those_of_changed_descriptors(negatives, products):
     rng = np.random.default_rng(2)
     for rows, columns in ((40, 30), (1, 3), (5, 0), (60, 60)):
         reference, query = (
@@ -271,6 +281,8 @@ def test_all_distances_are_those_of_changed_descriptors(negatives):
                 changed = changed_descriptors(reference, *half).astype(int)
                 slow = ((changed[:, None] - query[None].astype(int)) ** 2).sum(axis=-1)
                 np.testing.assert_array_equal(table, slow)
+                integer = products == "bytes" and not negatives and min(rows, columns) > 1
+                assert (table.dtype == np.int32) == integer
     full = np.full((3, 128), 255, np.uint8)  # the largest numbers there are
     empty = np.zeros((2, 128), np.uint8)
     for one, two, expected in ((full, empty, 128 * 255**2), (full, full, 0)):
@@ -278,15 +290,17 @@ def test_all_distances_are_those_of_changed_descriptors(negatives):
 
 
 @pytest.mark.parametrize("config", [IMGFP, local_config()])
-def test_all_halves_at_once_are_those_one_by_one(features, config):
+def test_all_halves_at_once_are_those_one_by_one(features, config, products):
     queries, references = features
     for q, r in ((0, 0), (1, 1), (2, 2), (3, 0), (0, 3)):
         query, reference = queries.load(q), references.load(r)
         halves = match_halves(query, reference, config, negatives=True)
-        for half, matches in halves.items():
+        few = match_halves(query, reference, config)
+        for half, matches in [*halves.items(), *few.items()]:
             alone = match_descriptors(query, reference, config, *half)
             for name in ("query", "reference", "distance"):
                 np.testing.assert_array_equal(getattr(matches, name), getattr(alone, name))
+            assert matches.distance.dtype == np.float32
         best, mirrored = best_matches(query, reference, config)
         counts = [len(halves[half]) for half in HALVES[:2]]
         assert len(best) == max(counts)
@@ -299,6 +313,20 @@ def test_ratio_at_its_limit():
     before = table.copy()
     assert ratio_test(table)[0].tolist() == [1, 3]
     np.testing.assert_array_equal(table, before)
+
+
+def test_ratio_of_wide_tables_against_a_loop():
+    rng = np.random.default_rng(3)
+    for kind in (np.float32, np.int32):
+        table = rng.integers(50, 140, (200, 104)).astype(kind)
+        table[np.arange(200), rng.integers(0, 104, 200)] = rng.integers(1, 40, 200)
+        before = table.copy()
+        rows, best = ratio_test(table)
+        np.testing.assert_array_equal(table, before)
+        expected = [i for i, row in enumerate(before) if 1.8 * np.sort(row)[0] < np.sort(row)[1]]
+        assert rows.tolist() == expected
+        assert best.tolist() == before.argmin(axis=1)[expected].tolist()
+        assert 20 < len(rows) < 180
 
 
 def test_points_of_the_kept_octaves_are_those_of_one_call():

@@ -16,7 +16,7 @@ from iscutils.local.branches import PAIR, Crops, propose
 from iscutils.local.config import LocalConfig
 from iscutils.local.crops import crop_images, crop_queries, open_crops
 from iscutils.local.fit import make_training_set
-from iscutils.local.global_branch import nearest_references
+from iscutils.local.global_branch import describe_parts, nearest_references
 from iscutils.local.merge import fit_curves
 from iscutils.local.store import Features, extract_features, read_features
 from iscutils.local.verification import score_pictures
@@ -134,7 +134,10 @@ def _nearest(
     """Global candidates of each set of pictures, None for a missing set or without a model."""
     if model is None:
         return [None] * len(pictures)
-    known = extract(references, model, sizes, work, executor, name="references", device=device)
+    if config.reference_parts:
+        known, sizes = describe_parts(references, model, sizes, work, executor, device=device)
+    else:
+        known = extract(references, model, sizes, work, executor, name="references", device=device)
     return [
         None if images is None else nearest_references(
             images, known, model, sizes, work, executor, count=config.other_candidates,

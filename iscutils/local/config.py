@@ -50,6 +50,7 @@ class LocalConfig:
     geometry: str = "evidence"  # or "none", "affine", "similarity", "homography": RANSAC inliers
     tolerance: float = 5.0  # px of the shrunk query
     iterations: int = 2000  # of RANSAC
+    estimator: str = "ransac"  # or "magsac": OpenCV's USAC, a tenth of the time (not "similarity")
     tie_break: bool = True  # integer scores: the smaller mean distance wins
     keep_zero: bool = False  # keep pairs of score 0
     rows_per_query: int = 10  # of the final list: on average as many as the official limit
@@ -58,6 +59,7 @@ class LocalConfig:
     max_crops: int = 3  # of the detector, per query
     branches: bool = False  # each of imgFp's branches scores what it proposes, with its own picture
     global_on: str = "both"  # the global branch looks for the whole query and the crop, or "crop"
+    reference_parts: bool = False  # the global branch looks among parts of the references, too
     merge: str = "sum"  # of a pair's branches; or "max", "calibrated": noisy-or of probabilities
     seed: int = 0  # of RANSAC
 
@@ -65,6 +67,7 @@ class LocalConfig:
         for name, allowed in (
             ("vote_rule", ("top", "accept")),
             ("geometry", ("evidence", "none", "affine", "similarity", "homography")),
+            ("estimator", ("ransac", "magsac")),
             ("crops", ("detector", "parts", "both")),
             ("global_on", ("both", "crop")),
             ("merge", ("sum", "max", "calibrated")),
@@ -85,6 +88,11 @@ class LocalConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise KitError(f"{name}={getattr(self, name)}: give a number of 1 or more")
+        if self.geometry == "similarity" and self.estimator == "magsac":
+            raise KitError(
+                "estimator='magsac' knows no similarities: choose geometry affine or homography, "
+                "or estimator='ransac'"
+            )
         if self.geometry == "evidence" and self.thumbnail < 32:
             raise KitError(
                 f"thumbnail={self.thumbnail}: geometry 'evidence' compares thumbnails; give 32 px "

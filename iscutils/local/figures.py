@@ -163,6 +163,46 @@ def telling_query(proposed: pd.DataFrame, ground_truth: pd.DataFrame | None) -> 
     return str(order.index[0])
 
 
+def missed_originals(proposed: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.DataFrame:
+    """For each branch, a true pair that it does not propose, best one that another branch has.
+
+    Columns branch, query_id, reference_id, others (the branches that have it, such as "A and B");
+    a branch that misses nothing has no row.
+    """
+    true = ground_truth[ground_truth["reference_id"] != ""][PAIR].drop_duplicates()
+    hits = true.merge(proposed[["branch", *PAIR]].drop_duplicates(), on=PAIR)
+    rows = []
+    for branch in sorted(proposed["branch"].unique()):
+        own = hits[hits["branch"] == branch]
+        missed = true.merge(own, how="left", on=PAIR)
+        missed = missed.loc[missed["branch"].isna(), PAIR]
+        owners = missed.merge(hits, on=PAIR)
+        if len(owners):
+            first = owners[PAIR].iloc[0]
+            others = owners.loc[(owners[PAIR] == first).all(axis=1), "branch"]
+            rows.append(
+                (branch, *first, " and ".join(sorted(others)).upper().replace("AND", "and"))
+            )
+        elif len(missed):
+            rows.append((branch, *missed.iloc[0], "nobody"))
+    return pd.DataFrame(rows, columns=["branch", *PAIR, "others"])
+
+
+def missed_panels(benchmark: Benchmark, missed: pd.DataFrame) -> np.ndarray:
+    """Queries whose original a branch misses, above these originals; axes (2, rows of `missed`)."""
+    axes = plt.subplots(2, len(missed), figsize=(2.6 * len(missed), 4.4), squeeze=False)[1]
+    for column, (_, row) in zip(axes.T, missed.iterrows(), strict=True):
+        titles = (
+            f"{BRANCH_NAMES[row['branch']]}: misses {row['query_id']}",
+            f"{row['reference_id']}, found by {row['others']}",
+        )
+        for ax, image, title in zip(column, pair_images(benchmark, row), titles, strict=True):
+            ax.imshow(image)
+            ax.set_axis_off()
+            ax.set_title(title, fontsize=9)
+    return axes
+
+
 def branch_panels(
     benchmark: Benchmark, scored: pd.DataFrame, ground_truth: pd.DataFrame | None = None
 ) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 MODELS = {"similarity": 2, "affine": 3, "homography": 4}  # points that determine the model
@@ -15,6 +16,7 @@ SCALES = (0.08, 12.0)  # smallest and largest stretch of a plausible map
 SHEAR = 4.0  # largest ratio of the two stretches
 PROPOSALS = 400  # matches that propose a pose
 REFINED = 8  # proposals that are refined
+RASTER = 128  # px, side of the grid on which covered areas are counted
 ROUNDS = (14.0, 9.0, 6.0, 5.0)  # px, tolerances of the refinement
 
 
@@ -110,6 +112,53 @@ def ransac(
     agree = errors <= tolerance**2  # NaN is no inlier
     best = agree.sum(axis=1).argmax()
     return Pose(matrices[best], agree[best]) if agree[best].any() else None
+
+
+def magsac(
+    source: np.ndarray,
+    target: np.ndarray,
+    model: str,
+    *,
+    tolerance: float = 5.0,
+    iterations: int = 2000,
+    seed: int = 0,
+) -> Pose | None:
+    """As `ransac`, by OpenCV: "affine" or "homography", refined on soft inliers; much faster.
+
+    Barath et al., "MAGSAC++, a fast, reliable and accurate robust estimator", CVPR 2020. Inliers
+    are those of `ransac`: within `tolerance`.
+    """
+    if len(source) < 4:
+        return None
+    settings = cv2.UsacParams()
+    settings.threshold, settings.maxIterations = tolerance, iterations
+    settings.randomGeneratorState, settings.confidence = seed, 0.999
+    settings.score = cv2.SCORE_METHOD_MAGSAC
+    settings.final_polisher = cv2.MAGSAC
+    find = {"affine": cv2.estimateAffine2D, "homography": cv2.findHomography}[model]
+    try:
+        matrix, _ = find(np.ascontiguousarray(source), np.ascontiguousarray(target), settings)
+    except cv2.error:  # points that determine no map
+        return None
+    if matrix is None or not np.isfinite(matrix).all():
+        return None
+    matrix = matrix if len(matrix) == 3 else np.vstack([matrix, [0, 0, 1]])
+    agree = _errors(matrix, source, target) <= tolerance**2
+    return Pose(matrix, agree) if agree.any() else None
+
+
+def covered_part(
+    matrix: np.ndarray, size: tuple[float, float], query_size: tuple[float, float]
+) -> float:
+    """Part of the query (0..1) that a reference of `size` covers; 0 where the map tears it."""
+    depth = np.column_stack([corners(size), np.ones(4)]) @ matrix[2]
+    if depth.min() * depth.max() <= 0:
+        return 0.0
+    outline = project(matrix, corners(size)) * (RASTER / np.array(query_size))
+    outline = np.clip(outline, -(2**14), 2**14)
+    seen = np.zeros((RASTER, RASTER), np.uint8)
+    cv2.fillConvexPoly(seen, np.rint(outline * 16 - 8).astype(np.int32), 1, shift=4)
+    return float(seen.mean())
 
 
 def _to_unit(points: np.ndarray) -> np.ndarray:

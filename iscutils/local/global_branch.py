@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from iscutils.artifacts import KitError, Run, find_published, log
-from iscutils.descriptors.extract import extract
+from iscutils.descriptors.extract import extract, extract_parts
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.retrieval import retrieve
@@ -34,21 +34,54 @@ def descriptor_of_run(run: Run) -> tuple[Path | None, list[int]]:
 
 
 def crop_candidates_of_run(
-    run: Run, crops: ImageSet, executor: Executor, *, count: int = 1, device: str = "auto"
+    run: Run,
+    crops: ImageSet,
+    executor: Executor,
+    *,
+    count: int = 1,
+    device: str = "auto",
+    parts_of: ImageSet | None = None,
 ) -> pd.DataFrame | None:
-    """Nearest references of crops by the descriptor and codec of the run; None without them."""
+    """Nearest references of crops by the descriptor and codec of the run; None without them.
+
+    `parts_of`, the references: their parts are searched too, see `describe_parts`. Other pictures
+    than crops, such as whole queries, may be given as well.
+    """
     metrics = run.metrics().get("06_retrieval", {})
     name, codec = metrics.get("model", ""), metrics.get("codec") or "L2norm,Flat"
     model, sizes = descriptor_of_run(run)
     if model is None or not run.has(f"descriptors:{name}:references"):
         return None
+    known, out = run.find(f"descriptors:{name}:references"), run.folder("descriptors")
+    if parts_of is not None:
+        known, sizes = describe_parts(parts_of, model, sizes, out, executor, device=device)
     background = f"descriptors:{name}:background"
     return nearest_references(
-        crops, run.find(f"descriptors:{name}:references"), model, sizes,
-        run.folder("descriptors"), executor,
+        crops, known, model, sizes, out, executor,
         background=run.find(background) if run.has(background) else None,
         codec=codec, count=count, device=device,
     )  # fmt: skip
+
+
+def describe_parts(
+    references: ImageSet,
+    model: str | Path,
+    sizes: Sequence[int],
+    out: str | Path,
+    executor: Executor,
+    *,
+    device: str = "auto",
+) -> tuple[Path, list[int]]:
+    """Descriptors of the nineteen parts of each reference (D2LV), and the size they are made at.
+
+    The largest of `sizes`; who searches them describes queries at that size, too.
+    """
+    size = max(sizes)
+    files = extract_parts(
+        references, [model], [size], out, executor, parts="reference", name="reference-parts",
+        device=device,
+    )  # fmt: skip
+    return next(iter(files.values())), [size]
 
 
 def nearest_references(
@@ -69,7 +102,8 @@ def nearest_references(
 
     Args:
         images: the pictures.
-        references: descriptor file of the references, by the same model at the same sizes.
+        references: descriptor file of the references, by the same model at the same sizes; one of
+            several rows a reference counts with its best.
         model: model folder.
         sizes: input sides in px.
         out: folder of the files made on the way, where finished work is found again.

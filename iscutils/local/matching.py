@@ -11,7 +11,7 @@ import numpy as np
 from iscutils.artifacts import KitError
 from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import Evidence, pair_evidence
-from iscutils.local.geometry import ransac
+from iscutils.local.geometry import covered_part, magsac, ransac
 from iscutils.local.pair_score import Matches, match_descriptors, match_halves, tie_broken
 from iscutils.local.sift import ImageFeatures, shrunk_size
 from iscutils.local.store import Features
@@ -63,22 +63,26 @@ def _match_by_count(
 ) -> PairMatch:
     """The published score of one half, or its RANSAC inliers."""
     target, source = _original_points(query, reference, matches, config)
-    inliers, homography = np.ones(len(matches), bool), None
+    inliers, homography, coverage = np.ones(len(matches), bool), None, np.nan
     if config.geometry != "none":
         zoom = query.size[0] / shrunk_size(query.size, config.short_side)[0]
         flip = np.diag([-1.0, 1.0, 1.0]) if mirrored else np.eye(3)
-        pose = ransac(
+        estimate = magsac if config.estimator == "magsac" else ransac
+        pose = estimate(
             source @ flip[:2, :2], target, config.geometry, tolerance=config.tolerance * zoom,
             iterations=config.iterations, seed=config.seed,
         )  # fmt: skip
         inliers = np.zeros(len(matches), bool) if pose is None else pose.inliers
-        homography = None if pose is None else pose.matrix @ flip
+        if pose is not None:
+            homography = pose.matrix @ flip
+            coverage = covered_part(homography, reference.size, query.size)
     score = float(inliers.sum())
     if config.tie_break:
         score = tie_broken(int(score), matches.mean_distance)
     return PairMatch(
-        target, source, inliers, homography, mirrored, score, len(matches), matches.mean_distance
-    )
+        target, source, inliers, homography, mirrored, score, len(matches), matches.mean_distance,
+        coverage,
+    )  # fmt: skip
 
 
 def _match_by_evidence(

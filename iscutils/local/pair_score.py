@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iscutils.local.config import LocalConfig
+from iscutils.local.nearest import integer_products, signed, squared_norms
 from iscutils.local.sift import (
     MIRROR,
     NEGATIVE,
@@ -28,10 +29,11 @@ MAX_DISTANCE = 260_100.0  # 4 * 65025, above any squared distance of RootSIFT in
 HALVES = ((False, False), (True, False), (False, True), (True, True))  # (mirrored, negative)
 PLAIN, MIRRORED = HALVES[:2]
 # One place of each orbit, and where the permutations move it.
-_FOLD_2 = [slice(0, 64), MIRROR[:64]]
+_FOLD_2 = [np.arange(64), MIRROR[:64]]
 _FOURS = np.flatnonzero(np.arange(128) <= np.min([MIRROR, NEGATIVE, MIRROR[NEGATIVE]], axis=0))
 _FOLD_4 = [_FOURS, MIRROR[_FOURS], NEGATIVE[_FOURS], MIRROR[NEGATIVE[_FOURS]]]
 _STEPS = {2: ((0, 1),), 4: ((0, 1), (2, 3), (0, 2), (1, 3))}  # pairs of a fast Hadamard transform
+FAR = 2**30  # above any squared distance, exact in float32 and int32
 _memory = threading.local()
 
 
@@ -66,8 +68,10 @@ def all_distances(
 
     Keys (mirrored, negative): the reference as it is and mirrored, with `negatives` both inverted
     as well. The same as `squared_distances(changed_descriptors(reference, ...), query)`. The tables
-    lie in memory that the next call of this thread uses again.
+    lie in memory that the next call of this thread uses again; they hold int32 or float32.
     """
+    if not negatives and min(len(reference), len(query)) > 1 and integer_products():
+        return _integer_distances(reference, query)
     # The norms ride on the product of the sums: |r|^2 * 1 + 1 * |q|^2 - 2 r.q
     rows, columns = _folded(reference, negatives), _folded_query(query, negatives)
     tables = _scratch(len(rows), len(reference), len(query))
@@ -78,6 +82,28 @@ def all_distances(
         tables[j] *= -2
         tables[j] += tables[i]
     return dict(zip(HALVES, tables, strict=False))
+
+
+def _integer_distances(
+    reference: np.ndarray, query: np.ndarray
+) -> dict[tuple[bool, bool], np.ndarray]:
+    """`all_distances` by two products of bytes, (M, N) int32: Pr.q is r.Pq."""
+    import torch
+
+    former, sides, column_norms = getattr(_memory, "signed", (None, None, None))
+    if former is not query:
+        sides = [signed(part) for part in (query, mirror_descriptors(query))]
+        column_norms = torch.from_numpy(squared_norms(sides[0]))  # and of the mirrored ones
+        sides = [torch.from_numpy(part).T for part in sides]
+        _memory.signed = query, sides, column_norms
+    rows = signed(reference)
+    norms = torch.from_numpy(squared_norms(rows))[:, None]
+    tables = torch.from_numpy(_scratch(2, len(rows), len(query)).view(np.int32))
+    for table, columns in zip(tables, sides, strict=True):
+        torch._int_mm(torch.from_numpy(rows), columns, out=table)
+        torch.add(column_norms, table, alpha=-2, out=table)
+        table += norms
+    return {half: table.numpy() for half, table in zip((PLAIN, MIRRORED), tables, strict=True)}
 
 
 def _scratch(count: int, rows: int, columns: int) -> np.ndarray:
@@ -96,7 +122,7 @@ def _folded(descriptors: np.ndarray, negatives: bool) -> np.ndarray:
     orbits = _FOLD_4 if negatives else _FOLD_2
     count, width = len(orbits), 128 // len(orbits)
     # Added as short integers, at most 4 * 255: faster than in float32.
-    parts = [descriptors[:, places].astype(np.int16) for places in orbits]
+    parts = [descriptors.take(places, axis=1).astype(np.int16) for places in orbits]
     for i, j in _STEPS[count]:
         parts[i], parts[j] = parts[i] + parts[j], parts[i] - parts[j]
     blocks = np.empty((count, len(descriptors), width + 2), np.float32)
@@ -130,8 +156,8 @@ def ratio_test(distances: np.ndarray, ratio: float = 1.8) -> tuple[np.ndarray, n
     rows = np.arange(len(distances))
     best = distances.argmin(axis=1)
     lowest = distances[rows, best]
-    distances[rows, best] = np.inf  # for a moment: cheaper than a copy of the table
-    second = distances[rows, distances.argmin(axis=1)]
+    distances[rows, best] = FAR  # for a moment: cheaper than a copy of the table
+    second = distances[rows, distances.argmin(axis=1)]  # numpy finds a place faster than a minimum
     distances[rows, best] = lowest
     kept = np.flatnonzero(ratio * lowest.astype(np.float64) < second)
     return kept, best[kept]
@@ -204,8 +230,8 @@ def best_matches(
     """
     halves = match_halves(query, reference, config)
     plain, mirrored = halves[PLAIN], halves[MIRRORED]
-    ranks = [(len(half), -half.mean_distance) for half in (plain, mirrored)]
-    return (mirrored, True) if ranks[1] > ranks[0] else (plain, False)
+    better = len(mirrored) - len(plain) or plain.mean_distance - mirrored.mean_distance
+    return (mirrored, True) if better > 0 else (plain, False)
 
 
 def _matches(
@@ -216,7 +242,7 @@ def _matches(
     if config.both_directions:
         more_columns, more_rows = ratio_test(np.ascontiguousarray(distances.T), config.ratio)
         rows, columns = np.append(rows, more_rows), np.append(columns, more_columns)
-    nearness = distances[rows, columns]
+    nearness = distances[rows, columns].astype(np.float32)
     kept = one_to_one(query.keypoints[columns, :2], reference.keypoints[rows, :2], nearness)
     return Matches(columns[kept], rows[kept], nearness[kept])
 

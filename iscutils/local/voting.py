@@ -6,7 +6,7 @@ plain counts with a minimum, mirrored search, and counting only votes that agree
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,16 @@ def vote(
         query_features, reference_features, config,
         folder=folder, executor=executor, training=training,
     )  # fmt: skip
+    return votes_of_hits(halves, query_features, reference_features, config)
+
+
+def votes_of_hits(
+    halves: Iterable[tuple[bool, Hits]],
+    query_features: Features,
+    reference_features: Features,
+    config: LocalConfig,
+) -> pd.DataFrame:
+    """The table of `vote` from hits that are at hand: (mirrored, hits) of each half."""
     tables = [
         choose(count_votes(hits, config.consistent_votes), config).assign(mirrored=mirrored)
         for mirrored, hits in halves
