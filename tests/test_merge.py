@@ -14,8 +14,8 @@ from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
 from iscutils.evaluation import evaluate
 from iscutils.retrieval import MergeConfig, PartFiles, ladder, matching_parts, merge, read_sides
+from iscutils.retrieval.ladder import PUBLISHED
 from iscutils.retrieval.merge import (
-    PUBLISHED,
     SMALLEST_SIDE,
     best_two,
     cap,
@@ -317,6 +317,13 @@ def test_the_ladder_adds_one_thing_at_a_time():
     assert rungs.uap.iloc[0] == pytest.approx(evaluate(first, truth).uap)
     reported = rungs.set_index("step").published_uap.dropna().to_dict()
     assert reported == dict(zip(PUBLISHED.step, PUBLISHED.published_uap, strict=True))
+    before = {"whole images, raw scores": first.iloc[:0], "+ score normalisation": base}
+    before = {step: frame.reindex(columns=base.columns) for step, frame in before.items()}
+    longer = ladder(frames, SIDES, truth, whole=before)
+    assert longer.step.tolist() == [*before, *rungs.step[1:]]
+    assert longer.uap.tolist() == [0, *rungs.uap]
+    assert longer.published_uap.isna()[0]
+    assert longer.published_uap[1] == PUBLISHED.published_uap[0]
     only = ladder(frames[:1], None, truth, MergeConfig(smallest=0, penalty=0, top_two=False))
     assert only.step.tolist() == [
         "whole images", "+ parts of queries", "+ backbones", "+ vote of the backbones",

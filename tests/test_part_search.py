@@ -11,7 +11,14 @@ import torch
 
 from iscutils.artifacts import KitError, open_run
 from iscutils.descriptors.store import write_descriptors
-from iscutils.retrieval import Codec, part_files, read_part_table, search_models, search_parts
+from iscutils.retrieval import (
+    Codec,
+    part_files,
+    read_part_table,
+    search_models,
+    search_parts,
+    search_whole,
+)
 from iscutils.retrieval.part_search import (
     PART_PAIR_COLUMNS,
     PartFiles,
@@ -152,8 +159,9 @@ def slow_table(files, direction, count, codec="Flat"):
     for i in range(len(q)):
         level = np.mean(sorted(q[i] @ b.T)[-10:])
         for j in range(len(r)):
-            whole = r_parts[j] == "0" if direction == "AQ+OR" else q_parts[i] == "0"
-            if whole:
+            left = direction.startswith("AQ") or q_parts[i] == "0"
+            right = direction.endswith("AR") or r_parts[j] == "0"
+            if left and right:
                 scores[q_ids[i], q_parts[i], r_ids[j], r_parts[j]] = q[i] @ r[j] - 2 * level
     best = sorted(scores, key=lambda key: -scores[key])[:count]
     return {key: scores[key] for key in best}
@@ -165,9 +173,9 @@ def as_dict(frame):
 
 
 @pytest.mark.parametrize("codec", ["Flat", "PCAW6,L2norm,Flat"])
-@pytest.mark.parametrize("direction", ["AQ+OR", "OQ+AR"])
+@pytest.mark.parametrize("direction", ["AQ+OR", "OQ+AR", "OQ+OR"])
 @pytest.mark.parametrize("memory_gb", [1e-7, 1.0])
-def test_both_directions_equal_nested_loops(tmp_path, files, direction, codec, memory_gb):
+def test_all_directions_equal_nested_loops(tmp_path, files, direction, codec, memory_gb):
     path = search_parts(
         files, tmp_path, direction=direction, count=70, codec=codec, memory_gb=memory_gb
     )
@@ -212,6 +220,19 @@ def test_references_without_parts_are_searched_in_one_direction(tmp_path, files)
 
     paths = search_models([replace(files, references=tmp_path / "whole.h5")], tmp_path)
     assert [read_part_pairs(path).direction[0] for path in paths] == ["AQ+OR"]
+
+
+def test_the_ladder_starts_with_whole_images_of_the_first_model(tmp_path, files):
+    others = [replace(files, size=320), replace(files, backbone="ibn"), replace(files, set="color")]
+    found = search_whole([*others, replace(files, set="base")], tmp_path, score_norm="2.0[0,9]")
+    assert list(found) == ["whole images, raw scores", "+ score normalisation"]
+    raw, normalised = map(read_part_pairs, found.values())
+    assert set(raw.query_part) == set(raw.reference_part) == {"0"}
+    assert (raw.set[0], raw.backbone[0], raw["size"][0]) == ("base", "r50", 256)
+    assert raw.score.max() <= 1
+    table = as_dict(read_part_pairs(search_parts(files, tmp_path, count=10**6)))
+    assert all(table[key] == score for key, score in as_dict(normalised).items())
+    assert list(search_whole(others, tmp_path, score_norm="none")) == ["whole images, raw scores"]
 
 
 def test_the_part_table_holds_what_the_rows_are(files):

@@ -1,8 +1,9 @@
 """Search over image parts in two directions: the best (query part, reference part) pairs.
 
 AQ+OR: all parts of the queries against whole references. OQ+AR: whole queries against all parts of
-the references. In both the score is <q, r> - beta * mean of the nearest background rows of q
-(d2lv.md, section 8), so a pair of whole images scores the same in both.
+the references. OQ+OR: whole images alone, to compare with. In all of them the score is
+<q, r> - beta * mean of the nearest background rows of q (d2lv.md, section 8), so a pair of whole
+images scores the same in each.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from iscutils.retrieval.top_pairs import top_pairs
 from iscutils.retrieval.whitening import ROWS_PER_DIMENSION, Codec
 
 DIRECTIONS = ("AQ+OR", "OQ+AR")
+WHOLE_IMAGES = "OQ+OR"
+# Steps of the ladder before there are parts, see `search_whole`.
+RAW, NORMALISED = "whole images, raw scores", "+ score normalisation"
 WHOLE = "0"  # number of the part that is the whole image
 ROWS_A_QUERY = 20  # pairs of a table, times the number of whole queries (1,000,000 for 50,000)
 PAIR_KEYS = ["query_id", "query_part", "reference_id", "reference_part"]
@@ -108,6 +112,25 @@ def search_models(
     ]
 
 
+def search_whole(
+    files: list[PartFiles], out: str | Path, *, score_norm: str, **options
+) -> dict[str, Path]:
+    """The first model on whole images, without and with score normalisation: where `ladder` starts.
+
+    First is set "base" at 256 px where there are such, then what comes first by name. `options` are
+    those of `search_parts`. Returns tables by step.
+    """
+    first = min(
+        files,
+        key=lambda own: (own.set != "base", own.set, own.size != 256, own.size, own.backbone),
+    )
+    steps = {RAW: "none"} | ({} if score_norm == "none" else {NORMALISED: score_norm})
+    return {
+        step: search_parts(first, out, direction=WHOLE_IMAGES, score_norm=norm, **options)
+        for step, norm in steps.items()
+    }
+
+
 def search_parts(
     files: PartFiles,
     out: str | Path,
@@ -127,7 +150,7 @@ def search_parts(
     Args:
         files: descriptor files with the columns `part`; the background holds whole images.
         out: folder of the table; its name carries a key of files and settings.
-        direction: "AQ+OR" or "OQ+AR".
+        direction: "AQ+OR", "OQ+AR" or "OQ+OR".
         count: rows kept; 0: 20 for each whole query.
         codec: as `Codec`; "Flat" for vectors that were whitened at extraction.
         score_norm: "none" or a subtracting form; the default is D2LV's.
@@ -137,8 +160,9 @@ def search_parts(
         CSV of query_id, query_part, reference_id, reference_part, direction, set, backbone, size,
         score by falling score. Finished work is skipped.
     """
-    if direction not in DIRECTIONS:
-        raise KitError(f"direction '{direction}' is unknown: choose {' or '.join(DIRECTIONS)}")
+    if direction not in (*DIRECTIONS, WHOLE_IMAGES):
+        known = " or ".join((*DIRECTIONS, WHOLE_IMAGES))
+        raise KitError(f"direction '{direction}' is unknown: choose {known}")
     norm = parse_score_norm(score_norm)
     if norm.kind not in ("none", "subtract"):
         raise KitError(
@@ -155,9 +179,10 @@ def search_parts(
         log.info("%s is there already", path.name)
         return path
     queries, references = read_part_table(files.queries), read_part_table(files.references)
-    all_parts = direction == "AQ+OR"
-    queries = queries if all_parts else queries[queries.part == WHOLE]
-    references = references[references.part == WHOLE] if all_parts else references
+    if direction.startswith("OQ"):
+        queries = queries[queries.part == WHOLE]
+    if direction.endswith("OR"):
+        references = references[references.part == WHOLE]
     if queries.empty or references.empty:
         raise KitError(f"{path.name}: no whole images (part 0) in the files: extract them again")
     count = count or ROWS_A_QUERY * int((queries.part == WHOLE).sum())

@@ -1,0 +1,116 @@
+"""What each step of D2LV is worth: one model on whole images, then one thing more at a time.
+
+The steps of the original's own ablation stand beside ours (d2lv.md, section 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from iscutils.evaluation import evaluate
+from iscutils.retrieval.merge import (
+    PUBLISHED_RULES,
+    MergeConfig,
+    Tables,
+    merge,
+    read_table,
+    sources_of,
+)
+from iscutils.retrieval.part_search import NORMALISED, WHOLE
+
+FIRST = "whole images"
+# uAP and R@P90 as reported (development phase, half not stated).
+PUBLISHED = pd.DataFrame(
+    [
+        (FIRST, 0.7081, 0.6277, "recap of the paper, normalisation not stated"),
+        ("+ parts of queries", 0.8273, 0.7476, "recap of the paper"),
+        ("+ parts of references", 0.8372, 0.7516, "recap of the paper"),
+        ("+ training sets", 0.8864, 0.8012, "recap of the paper"),
+        ("+ sizes", 0.9004, 0.8189, "recap of the paper, with other tricks"),
+    ],
+    columns=["step", "published_uap", "published_recall_at_p90", "source"],
+)
+
+
+def ladder(
+    tables: Tables,
+    sides: pd.DataFrame | None,
+    truth: pd.DataFrame,
+    config: MergeConfig = PUBLISHED_RULES,
+    *,
+    whole: Mapping[str, pd.DataFrame | str | Path] | None = None,
+    unlisted: str = "false",
+) -> pd.DataFrame:
+    """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
+
+    It starts with one model (of set "base" and size 256 where there is one) on whole images; then
+    follow both kinds of parts, further backbones, sizes and sets, and the rules that `config`
+    switches on. Steps that the tables do not allow are left out.
+
+    Args:
+        whole: the first steps, those of `search_whole`. Without it the first step is the rows of
+            whole images that the search over all parts kept among its best.
+
+    Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90, source
+    where the original reports such a step, on other images.
+    """
+    plain = replace(config, vote=False, smallest=0.0, faces="", penalty=0.0, top_two=False)
+    results = []
+    for step, wanted, rules in _rungs(sources_of(tables), whole, plain, config):
+        found, _ = merge(wanted, sides, rules)
+        metrics = evaluate(found, truth, unlisted=unlisted)
+        results.append((step, len(found), metrics.uap, metrics.recall_at_p90))
+    table = pd.DataFrame(results, columns=["step", "rows", "uap", "recall_at_p90"])
+    # The original has one row of whole images; its system always normalises.
+    reported = PUBLISHED.set_index("step").reindex(table["step"].replace(NORMALISED, FIRST))
+    return pd.concat([table, reported.reset_index(drop=True)], axis=1)
+
+
+def _rungs(
+    sources: pd.DataFrame,
+    whole: Mapping[str, pd.DataFrame | str | Path] | None,
+    plain: MergeConfig,
+    config: MergeConfig,
+) -> Iterator[tuple[str, list, MergeConfig]]:
+    """(name, tables, rules) of each step that changes something."""
+    in_set, in_size = _first(sources, "set", "base"), _first(sources, "size", 256)
+    one = in_set & in_size
+    one &= _first(sources[one], "backbone").reindex(one.index, fill_value=False)
+    to_whole = sources["direction"] == "AQ+OR"
+    if whole is None:
+        kept = map(read_table, sources.table[one & to_whole])
+        yield FIRST, [rows[rows["query_part"] == WHOLE] for rows in kept], plain
+    for step, table in (whole or {}).items():
+        yield step, [table], plain
+    before = 0
+    for step, wanted in (
+        ("+ parts of queries", one & to_whole),
+        ("+ parts of references", one),
+        ("+ backbones", in_set & in_size),
+        ("+ sizes", in_set),
+        ("+ training sets", pd.Series(True, index=sources.index)),
+    ):
+        if wanted.sum() > before:
+            yield step, list(sources.table[wanted]), plain
+        before = wanted.sum()
+    rules = plain
+    for step, name in (
+        ("+ vote of the backbones", "vote"),
+        ("+ smallest part", "smallest"),
+        ("+ without faces", "faces"),
+        ("+ penalty", "penalty"),
+        ("+ mean of the two best", "top_two"),
+    ):
+        if getattr(config, name) != getattr(plain, name):
+            rules = replace(rules, **{name: getattr(config, name)})
+            yield step, list(sources.table), rules
+
+
+def _first(sources: pd.DataFrame, column: str, wanted: object = None) -> pd.Series:
+    """Mask of the tables whose column is the wanted value, else the first there is."""
+    names = sorted(sources[column].unique())
+    return sources[column] == (wanted if wanted in names else names[0])
