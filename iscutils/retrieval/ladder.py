@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from iscutils.evaluation import evaluate
+from iscutils.published import published
 from iscutils.retrieval.merge import (
     PUBLISHED_RULES,
     MergeConfig,
@@ -23,17 +24,14 @@ from iscutils.retrieval.merge import (
 from iscutils.retrieval.part_search import NORMALISED, WHOLE
 
 FIRST = "whole images"
-# uAP and R@P90 as reported (development phase, half not stated).
-PUBLISHED = pd.DataFrame(
-    [
-        (FIRST, 0.7081, 0.6277, "recap of the paper, normalisation not stated"),
-        ("+ parts of queries", 0.8273, 0.7476, "recap of the paper"),
-        ("+ parts of references", 0.8372, 0.7516, "recap of the paper"),
-        ("+ training sets", 0.8864, 0.8012, "recap of the paper"),
-        ("+ sizes", 0.9004, 0.8189, "recap of the paper, with other tricks"),
-    ],
-    columns=["step", "published_uap", "published_recall_at_p90", "source"],
-)
+# Steps that the original reports, as `published.csv` calls them (development phase).
+REPORTED = {
+    FIRST: "unsupervised pretraining",
+    "+ parts of queries": "+ global-local matching",
+    "+ parts of references": "+ both directions",
+    "+ training sets": "+ six advanced sets",
+    "+ sizes": "+ multi-scale and tricks",
+}
 
 
 def ladder(
@@ -55,8 +53,8 @@ def ladder(
         whole: the first steps, those of `search_whole`. Without it the first step is the rows of
             whole images that the search over all parts kept among its best.
 
-    Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90, source
-    where the original reports such a step, on other images.
+    Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90 where the
+    original reports such a step, on other images.
     """
     plain = replace(config, vote=False, smallest=0.0, faces="", penalty=0.0, top_two=False)
     results = []
@@ -65,9 +63,12 @@ def ladder(
         metrics = evaluate(found, truth, unlisted=unlisted)
         results.append((step, len(found), metrics.uap, metrics.recall_at_p90))
     table = pd.DataFrame(results, columns=["step", "rows", "uap", "recall_at_p90"])
-    # The original has one row of whole images; its system always normalises.
-    reported = PUBLISHED.set_index("step").reindex(table["step"].replace(NORMALISED, FIRST))
-    return pd.concat([table, reported.reset_index(drop=True)], axis=1)
+    # The original has one row of whole images; whether its scores are normalised is not stated.
+    methods = table["step"].replace(NORMALISED, FIRST).map(REPORTED)
+    reported = published("d2lv").set_index("method").reindex(methods)
+    for column in ("uap", "recall_at_p90"):
+        table[f"published_{column}"] = reported[column].to_numpy()
+    return table
 
 
 def _rungs(
