@@ -26,7 +26,7 @@ from iscutils.retrieval.merge import (
     penalise,
     vote,
 )
-from iscutils.retrieval.part_search import PART_PAIR_COLUMNS
+from iscutils.retrieval.part_files import PART_PAIR_COLUMNS
 
 OFF = MergeConfig(vote=False, smallest=0, penalty=0, top_two=False)
 

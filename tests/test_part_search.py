@@ -19,7 +19,7 @@ from iscutils.retrieval import (
     search_parts,
     search_whole,
 )
-from iscutils.retrieval.part_search import (
+from iscutils.retrieval.part_files import (
     PART_PAIR_COLUMNS,
     PartFiles,
     read_part_pairs,

@@ -21,7 +21,8 @@ from iscutils.retrieval.merge import (
     read_table,
     sources_of,
 )
-from iscutils.retrieval.part_search import NORMALISED, WHOLE
+from iscutils.retrieval.part_files import WHOLE
+from iscutils.retrieval.part_search import NORMALISED
 
 FIRST = "whole images"
 # Steps that the original reports, as `published.csv` calls them (development phase).

@@ -16,7 +16,7 @@ import pandas as pd
 from iscutils.artifacts import KitError, log
 from iscutils.descriptors.store import image_id
 from iscutils.pairs import PAIR_COLUMNS, sort_pairs
-from iscutils.retrieval.part_search import (
+from iscutils.retrieval.part_files import (
     PAIR_KEYS,
     SOURCE_KEYS,
     WHOLE,
