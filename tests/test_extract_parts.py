@@ -15,7 +15,12 @@ from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import extract, extract_parts, read_skipped
 from iscutils.descriptors.parts import cut, reference_parts
 from iscutils.descriptors.reduction import draw_sample, fit_codec, learn_reduction
-from iscutils.descriptors.sets import ExtractionConfig, extract_sets, find_models
+from iscutils.descriptors.sets import (
+    ExtractionConfig,
+    extract_parts_of_few,
+    extract_sets,
+    find_models,
+)
 from iscutils.descriptors.store import read_descriptors, read_notes, write_blocks, write_descriptors
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
@@ -295,6 +300,22 @@ def test_sets_are_published_by_model_and_size(photos, models, serial, tmp_path, 
     assert read_notes(files["two@32", "references"])["variant"] == "blur+gray"
     assert read_notes(files["two@32", "queries"])["variant"] == "gray"
     assert read_notes(files["one@32", "queries"])["codec"] == "PCAW2,L2norm,Flat"
+
+
+def test_small_sets_are_described_by_parts_in_passing(
+    photos, models, serial, tmp_path, monkeypatch
+):
+    sets = {kind: photos.subset(range(3)) for kind in ("queries", "references", "background")}
+    named, config = {"one": models[0], "two": models[1]}, ExtractionConfig([32, 24])
+    files = extract_parts_of_few(sets, named, "two", config, tmp_path, serial)
+    assert {label for label, _ in files} == {"two@24"}
+    assert len(read_descriptors(files["two@24", "references"])) == 3 * 19
+    monkeypatch.setattr("iscutils.descriptors.sets.FEW_REFERENCES", 2)
+    assert extract_parts_of_few(sets, named, "two", config, tmp_path, serial) == {}
+    monkeypatch.undo()
+    assert extract_parts_of_few(sets, named, "teacher", config, tmp_path, serial) == {}
+    all_parts = ExtractionConfig([32], parts="d2lv")
+    assert extract_parts_of_few(sets, named, "two", all_parts, tmp_path, serial) == {}
 
 
 def test_the_training_set_can_be_read_from_names(photos, models, serial, tmp_path):

@@ -13,11 +13,13 @@ from iscutils.artifacts import KitError, open_run
 from iscutils.descriptors.store import write_descriptors
 from iscutils.retrieval import (
     Codec,
+    has_parts,
     part_files,
     read_part_table,
     search_models,
     search_parts,
     search_whole,
+    suits_parts,
 )
 from iscutils.retrieval.part_files import (
     PART_PAIR_COLUMNS,
@@ -247,6 +249,7 @@ def test_the_part_table_holds_what_the_rows_are(files):
 def test_part_files_of_a_run_are_found_by_name(tmp_path, files, monkeypatch):
     monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path / "runs"))
     run = open_run("parts")
+    assert not has_parts(run)
     with pytest.raises(KitError, match="no descriptors with parts"):
         part_files(run)
     for model in ("d2lv-blur_bw-r50:teacher@256", "teacher@320", "teacher@96"):
@@ -257,6 +260,7 @@ def test_part_files_of_a_run_are_found_by_name(tmp_path, files, monkeypatch):
         ):
             run.publish(f"descriptors:{model}:{kind}", path)
     run.publish("descriptors:teacher:queries", files.queries)
+    assert has_parts(run)
     found = part_files(run)
     assert [(f.set, f.backbone, f.size) for f in found] == [
         ("blur_bw", "d2lv-r50-teacher", 256), ("base", "teacher", 96), ("base", "teacher", 320),
@@ -277,6 +281,9 @@ def test_part_search_errors(tmp_path, files):
 
     with pytest.raises(KitError, match="direction 'both' is unknown"):
         search_parts(files, tmp_path, direction="both")
+    assert [suits_parts(norm) for norm in ("none", "2.0[0,9]", "stretch:2.5[0,4]")] == [
+        True, True, False,
+    ]  # fmt: skip
     with pytest.raises(KitError, match="cannot be used with parts"):
         search_parts(files, tmp_path, score_norm="stretch:2.5[0,4]")
     with pytest.raises(KitError, match="needs 51 background images"):

@@ -17,6 +17,7 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
 BY_NAME = "by_name"
+FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,31 @@ def extract_sets(
             for (name, size), path in described.items():
                 files[f"{labels[name]}@{size}", kind] = path
     return files
+
+
+def extract_parts_of_few(
+    sets: Mapping[str, ImageSet],
+    models: Mapping[str, str | Path],
+    name: str,
+    config: ExtractionConfig,
+    out: str | Path,
+    executor: Executor,
+    detections: str | Path | None = None,
+) -> dict[tuple[str, str], Path]:
+    """Describe small sets part by part too, to see what parts are worth before all models do so.
+
+    Args:
+        name: of the model that does it, at the smallest of the sizes.
+        config: of the other descriptors; the rest as `extract_sets`.
+
+    Returns:
+        Files as `extract_sets`; none where `name` is no model, the references are more than
+        `FEW_REFERENCES`, or `config` has parts of all models already.
+    """
+    if name not in models or len(sets[REFERENCES]) > FEW_REFERENCES or config.parts != "whole":
+        return {}
+    own = ExtractionConfig([min(config.sizes)], "d2lv", **config.options)
+    return extract_sets(sets, {name: models[name]}, own, out, executor, detections)
 
 
 def _check_both_ways(models: Mapping[str, str | Path], config: ExtractionConfig) -> None:

@@ -3,8 +3,8 @@
 from .direction import by_direction, direction_report, norm_ratios, read_norms, true_rows
 from .ladder import ladder
 from .merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
-from .part_files import PartFiles, part_files, read_part_table
-from .part_search import search_models, search_parts, search_whole
+from .part_files import PartFiles, has_parts, part_files, read_part_table
+from .part_search import search_models, search_parts, search_whole, suits_parts
 from .retrieve import retrieve, write_l2_submission
 from .score_norm import ScoreNorm, as_inner_product, normalise, parse_score_norm
 from .search import nearest, parse_rule, search
@@ -19,6 +19,7 @@ __all__ = [
     "by_direction",
     "cap",
     "direction_report",
+    "has_parts",
     "ladder",
     "largest",
     "matching_parts",
@@ -37,6 +38,7 @@ __all__ = [
     "search_models",
     "search_parts",
     "search_whole",
+    "suits_parts",
     "true_rows",
     "write_l2_submission",
 ]

@@ -107,6 +107,8 @@ def _rungs(
         ("+ penalty", "penalty"),
         ("+ mean of the two best", "top_two"),
     ):
+        if name == "vote" and sources["backbone"].nunique() < 2:
+            continue
         if getattr(config, name) != getattr(plain, name):
             rules = replace(rules, **{name: getattr(config, name)})
             yield step, list(sources.table), rules

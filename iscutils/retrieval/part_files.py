@@ -39,16 +39,18 @@ class PartFiles:
     background: Path | None = None
 
 
+def has_parts(run: Run) -> bool:
+    """Whether a run has published files that `part_files` finds."""
+    return bool(_published(run))
+
+
 def part_files(run: Run, models: list[str] | None = None) -> list[PartFiles]:
     """The part files that a run has published as `descriptors:<model>@<size>:<kind>`.
 
     `models` names them, `<model>@<size>` or `<model>` for all its sizes; None or empty: all.
     Raises `KitError` when a name is unknown or nothing was published.
     """
-    listed = run.path / "artifacts.json"
-    published = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-    names = [re.fullmatch(r"descriptors:(.+)@(\d+):queries", name) for name in published]
-    known = [(match[1], int(match[2])) for match in names if match]
+    known = _published(run)
     if not known:
         raise KitError(
             f"run '{run.name}' has no descriptors with parts: run notebook 05 with parts and one "
@@ -67,6 +69,14 @@ def part_files(run: Run, models: list[str] | None = None) -> list[PartFiles]:
             last = run.find(f"{base}:background") if run.has(f"{base}:background") else None
             found.append(PartFiles(*set_and_backbone(model), size, *files, last))
     return found
+
+
+def _published(run: Run) -> list[tuple[str, int]]:
+    """Model and size of the part files of a run."""
+    listed = run.path / "artifacts.json"
+    published = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
+    names = [re.fullmatch(r"descriptors:(.+)@(\d+):queries", name) for name in published]
+    return [(match[1], int(match[2])) for match in names if match]
 
 
 def set_and_backbone(model: str) -> tuple[str, str]:

@@ -35,6 +35,11 @@ ROWS_A_QUERY = 20  # pairs of a table, times the number of whole queries (1,000,
 _BLOCK_BYTES = 1 << 28  # of vectors read at a time
 
 
+def suits_parts(score_norm: str) -> bool:
+    """Whether a score normalisation can be used with parts: none, or a subtracting form."""
+    return parse_score_norm(score_norm).kind in ("none", "subtract")
+
+
 def search_models(
     files: list[PartFiles], out: str | Path, *, directions: tuple[str, ...] = DIRECTIONS, **options
 ) -> list[Path]:
@@ -102,7 +107,7 @@ def search_parts(
         known = " or ".join((*DIRECTIONS, WHOLE_IMAGES))
         raise KitError(f"direction '{direction}' is unknown: choose {known}")
     norm = parse_score_norm(score_norm)
-    if norm.kind not in ("none", "subtract"):
+    if not suits_parts(score_norm):
         raise KitError(
             f"score normalisation '{score_norm}' cannot be used with parts: write none or a "
             "subtracting form such as 2.0[0,9]"
