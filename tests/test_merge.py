@@ -306,8 +306,8 @@ def test_the_ladder_adds_one_thing_at_a_time():
     truth = pd.DataFrame({"query_id": ["Q0", "Q1", "Q2"], "reference_id": ["R0", "R1", ""]})
     rungs = ladder(frames, SIDES, truth)
     assert rungs.step.tolist() == [
-        "whole images", "+ parts of queries", "+ parts of references", "+ backbones", "+ sizes",
-        "+ training sets", "+ vote of the backbones", "+ smallest part", "+ penalty",
+        "whole images", "+ parts of queries", "+ parts of references", "+ backbones",
+        "+ training sets", "+ sizes", "+ vote of the backbones", "+ smallest part", "+ penalty",
         "+ mean of the two best",
     ]  # fmt: skip
     last, _ = merge(frames, SIDES)

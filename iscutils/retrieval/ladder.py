@@ -47,7 +47,7 @@ def ladder(
     """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
 
     It starts with one model (of set "base" and size 256 where there is one) on whole images; then
-    follow both kinds of parts, further backbones, sizes and sets, and the rules that `config`
+    follow both kinds of parts, further backbones, sets and sizes, and the rules that `config`
     switches on. Steps that the tables do not allow are left out.
 
     Args:
@@ -93,8 +93,8 @@ def _rungs(
         ("+ parts of queries", one & to_whole),
         ("+ parts of references", one),
         ("+ backbones", in_set & in_size),
-        ("+ sizes", in_set),
-        ("+ training sets", pd.Series(True, index=sources.index)),
+        ("+ training sets", in_size),
+        ("+ sizes", pd.Series(True, index=sources.index)),
     ):
         if wanted.sum() > before:
             yield step, list(sources.table[wanted]), plain
