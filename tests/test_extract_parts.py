@@ -262,6 +262,19 @@ def test_whitening_is_learnt_on_raw_background_and_applied_before_writing(
         extract_parts(photos, models, [40], tmp_path, serial, reduce=codecs, **options)
 
 
+def test_half_precision_is_near_and_has_a_file_of_its_own(photos, models, serial, tmp_path):
+    for make in (extract, lambda images, model, *others, **options: extract_parts(
+        images, [model], *others, parts="reference", **options
+    )["m1", 32]):  # fmt: skip
+        exact = make(photos, models[0], [32], tmp_path, serial)
+        near = make(photos, models[0], [32], tmp_path, serial, precision="bf16")
+        assert exact != near
+        difference = read_descriptors(exact).vectors - read_descriptors(near).vectors
+        assert 0 < np.abs(difference).max() < 0.05
+    with pytest.raises(KitError, match="precision '16' is unknown: choose 32 or bf16"):
+        extract(photos, models[0], [32], tmp_path, serial, precision="16")
+
+
 def test_more_dimensions_than_images_are_clipped(tmp_path):
     rows = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
     path = write_descriptors(tmp_path / "sample-m@32-0.h5", rows, [f"i{k}" for k in range(6)])
