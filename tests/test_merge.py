@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -28,7 +29,7 @@ from iscutils.retrieval.merge import (
 )
 from iscutils.retrieval.part_files import PART_PAIR_COLUMNS
 
-OFF = MergeConfig(vote=False, smallest=0, penalty=0, top_two=False)
+OFF = MergeConfig(vote=False, smallest=0, penalty=0, penalty_references=0, top_two=False)
 
 
 def table(*rows, direction="AQ+OR", set="base", size=256):
@@ -128,6 +129,8 @@ def test_penalty():
     assert found.tolist() == pytest.approx([0.5, 0.45, 0.45, 0.5, 0.5, 0.45])
     found = penalise(table(*rows, direction="OQ+AR")).score
     assert found.tolist() == pytest.approx([0.45] * 6)
+    found = penalise(table(*rows, direction="OQ+AR"), 0.05, 0.2).score
+    assert found.tolist() == pytest.approx([0.3] * 6)
 
 
 # Joining
@@ -307,11 +310,16 @@ def test_the_ladder_adds_one_thing_at_a_time():
     rungs = ladder(frames, SIDES, truth)
     assert rungs.step.tolist() == [
         "whole images", "+ parts of queries", "+ parts of references", "+ backbones",
-        "+ training sets", "+ sizes", "+ vote of the backbones", "+ smallest part", "+ penalty",
-        "+ mean of the two best",
+        "+ training sets", "+ sizes", "+ mean of the two best",
+        "all but the vote", "all but the smallest part", "all but the penalties",
     ]  # fmt: skip
-    last, _ = merge(frames, SIDES)
-    assert rungs.uap.iloc[-1] == pytest.approx(evaluate(last, truth).uap)
+    uap = rungs.set_index("step").uap
+    for step, rules in (
+        ("+ mean of the two best", MergeConfig()),
+        ("all but the vote", MergeConfig(vote=False)),
+        ("all but the penalties", MergeConfig(penalty=0, penalty_references=0)),
+    ):
+        assert uap[step] == pytest.approx(evaluate(merge(frames, SIDES, rules)[0], truth).uap)
     base = frames[0][(frames[0].backbone == "a") & (frames[0].query_part == "0")]
     first, _ = merge([base], None, OFF)
     assert rungs.uap.iloc[0] == pytest.approx(evaluate(first, truth).uap)
@@ -325,9 +333,9 @@ def test_the_ladder_adds_one_thing_at_a_time():
     assert longer.uap.tolist() == [0, *rungs.uap]
     assert longer.published_uap.isna()[0]
     assert longer.published_uap[1] == 0.7081
-    only = ladder(frames[:1], None, truth, MergeConfig(smallest=0, penalty=0, top_two=False))
+    only = ladder(frames[:1], None, truth, replace(OFF, vote=True))
     assert only.step.tolist() == [
-        "whole images", "+ parts of queries", "+ backbones", "+ vote of the backbones",
+        "whole images", "+ parts of queries", "+ backbones", "all but the vote",
     ]  # fmt: skip
 
 

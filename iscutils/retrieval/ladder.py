@@ -47,8 +47,10 @@ def ladder(
     """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
 
     It starts with one model (of set "base" and size 256 where there is one) on whole images; then
-    follow both kinds of parts, further backbones, sets and sizes, and the rules that `config`
-    switches on. Steps that the tables do not allow are left out.
+    follow both kinds of parts, further backbones, sets and sizes. Each rule that `config` switches
+    on comes with what it is for: those about parts with the parts, the vote with the backbones, the
+    mean of the two best scores at the end. Last, what remains without each of the rules ("all but
+    .."). Steps that the tables do not allow are left out.
 
     Args:
         whole: the first steps, those of `search_whole`. Without it the first step is the rows of
@@ -57,9 +59,8 @@ def ladder(
     Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90 where the
     original reports such a step, on other images.
     """
-    plain = replace(config, vote=False, smallest=0.0, faces="", penalty=0.0, top_two=False)
     results = []
-    for step, wanted, rules in _rungs(sources_of(tables), whole, plain, config):
+    for step, wanted, rules in _rungs(sources_of(tables), whole, config):
         found, _ = merge(wanted, sides, rules)
         metrics = evaluate(found, truth, unlisted=unlisted)
         results.append((step, len(found), metrics.uap, metrics.recall_at_p90))
@@ -75,10 +76,15 @@ def ladder(
 def _rungs(
     sources: pd.DataFrame,
     whole: Mapping[str, pd.DataFrame | str | Path] | None,
-    plain: MergeConfig,
     config: MergeConfig,
 ) -> Iterator[tuple[str, list, MergeConfig]]:
     """(name, tables, rules) of each step that changes something."""
+    plain = replace(
+        config, vote=False, smallest=0.0, faces="", penalty=0.0, penalty_references=0.0,
+        top_two=False,
+    )  # fmt: skip
+    parts = replace(config, vote=False, top_two=False)
+    joined = replace(config, top_two=False)
     in_set, in_size = _first(sources, "set", "base"), _first(sources, "size", 256)
     one = in_set & in_size
     one &= _first(sources[one], "backbone").reindex(one.index, fill_value=False)
@@ -89,29 +95,29 @@ def _rungs(
     for step, table in (whole or {}).items():
         yield step, [table], plain
     before = 0
-    for step, wanted in (
-        ("+ parts of queries", one & to_whole),
-        ("+ parts of references", one),
-        ("+ backbones", in_set & in_size),
-        ("+ training sets", in_size),
-        ("+ sizes", pd.Series(True, index=sources.index)),
+    for step, wanted, rules in (
+        ("+ parts of queries", one & to_whole, parts),
+        ("+ parts of references", one, parts),
+        ("+ backbones", in_set & in_size, joined),
+        ("+ training sets", in_size, joined),
+        ("+ sizes", pd.Series(True, index=sources.index), joined),
     ):
         if wanted.sum() > before:
-            yield step, list(sources.table[wanted]), plain
+            yield step, list(sources.table[wanted]), rules
         before = wanted.sum()
-    rules = plain
-    for step, name in (
-        ("+ vote of the backbones", "vote"),
-        ("+ smallest part", "smallest"),
-        ("+ without faces", "faces"),
-        ("+ penalty", "penalty"),
-        ("+ mean of the two best", "top_two"),
+    every = list(sources.table)
+    if config.top_two:
+        yield "+ mean of the two best", every, config
+    for step, without in (
+        ("all but the vote", {"vote": False}),
+        ("all but the smallest part", {"smallest": 0.0}),
+        ("all but the face filter", {"faces": ""}),
+        ("all but the penalties", {"penalty": 0.0, "penalty_references": 0.0}),
     ):
-        if name == "vote" and sources["backbone"].nunique() < 2:
+        if "vote" in without and sources["backbone"].nunique() < 2:
             continue
-        if getattr(config, name) != getattr(plain, name):
-            rules = replace(rules, **{name: getattr(config, name)})
-            yield step, list(sources.table), rules
+        if replace(config, **without) != config:
+            yield step, every, replace(config, **without)
 
 
 def _first(sources: pd.DataFrame, column: str, wanted: object = None) -> pd.Series:

@@ -43,9 +43,11 @@ class MergeConfig:
     `vote`: pairs of parts found by enough backbones. `smallest`: factor on the smallest side T of
     a query part, 0 = off; the published sides are meant for photographs of 500 px and more.
     `faces`: file of reference ids that show a face, one a line; their OQ+AR rows are dropped.
-    `penalty`: subtracted where the query part is neither whole nor a detection, and in OQ+AR.
-    `top_two`: mean of the two best distinct scores of a pair instead of its best. `cap`: rows
-    kept, 0 = all.
+    `penalty`: subtracted where the query part is neither whole nor a detection. `top_two`: mean of
+    the two best distinct scores of a pair instead of its best. `cap`: rows kept, 0 = all.
+    `penalty_references`: subtracted in OQ+AR; published: the same. A whole query meets nineteen
+    parts of each reference, but its normaliser knows whole background images alone: with few
+    networks, which cannot vote these chance matches down, more is better.
     """
 
     vote: bool = True
@@ -54,6 +56,7 @@ class MergeConfig:
     penalty: float = 0.05
     top_two: bool = True
     cap: int = 0
+    penalty_references: float = 0.05
 
 
 PUBLISHED_RULES = MergeConfig()
@@ -100,10 +103,14 @@ def drop_faces(rows: pd.DataFrame, faces: Collection[str]) -> pd.DataFrame:
     return rows[(rows["direction"] != "OQ+AR") | ~rows["reference_id"].isin(list(faces))]
 
 
-def penalise(rows: pd.DataFrame, penalty: float = 0.05) -> pd.DataFrame:
-    """Scores less the penalty, except AQ+OR rows of whole queries and of detections 1000..1019."""
-    free = (rows["direction"] == "AQ+OR") & rows["query_part"].isin(UNPENALISED)
-    return rows.assign(score=rows["score"] - penalty * ~free)
+def penalise(rows: pd.DataFrame, penalty: float = 0.05, references: float = 0.05) -> pd.DataFrame:
+    """Scores less the penalty, except AQ+OR rows of whole queries and of detections 1000..1019.
+
+    `references` is the penalty of OQ+AR rows, all of them.
+    """
+    free = rows["query_part"].isin(UNPENALISED)
+    own = np.where(rows["direction"] == "AQ+OR", penalty * ~free, references)
+    return rows.assign(score=rows["score"] - own)
 
 
 def best_two(rows: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +211,8 @@ def matching_parts(
     """
     wanted = pairs[PAIR_COLUMNS[:2]].drop_duplicates()
     rows = [wanted.merge(read_table(table), on=PAIR_COLUMNS[:2]) for table in tables]
-    rows = penalise(pd.concat(rows, ignore_index=True), config.penalty)
+    rows = pd.concat(rows, ignore_index=True)
+    rows = penalise(rows, config.penalty, config.penalty_references)
     rows = sort_pairs(rows).drop_duplicates(PAIR_COLUMNS[:2])
     return wanted.merge(rows, on=PAIR_COLUMNS[:2])
 
@@ -243,8 +251,8 @@ def _rules(
     if faces is not None:
         rows = drop_faces(rows, faces)
         yield "faces", rows
-    if config.penalty:
-        yield "penalty", penalise(rows, config.penalty)
+    if config.penalty or config.penalty_references:
+        yield "penalty", penalise(rows, config.penalty, config.penalty_references)
 
 
 def sources_of(tables: Tables) -> pd.DataFrame:
