@@ -15,7 +15,12 @@ from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import extract, extract_parts, read_skipped
 from iscutils.descriptors.parts import cut, reference_parts
 from iscutils.descriptors.reduction import draw_sample, fit_codec, learn_reduction
-from iscutils.descriptors.sets import ExtractionConfig, extract_sets, find_models
+from iscutils.descriptors.sets import (
+    ExtractionConfig,
+    extract_parts_of_few,
+    extract_sets,
+    find_models,
+)
 from iscutils.descriptors.store import read_descriptors, read_notes, write_blocks, write_descriptors
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
@@ -257,6 +262,19 @@ def test_whitening_is_learnt_on_raw_background_and_applied_before_writing(
         extract_parts(photos, models, [40], tmp_path, serial, reduce=codecs, **options)
 
 
+def test_half_precision_is_near_and_has_a_file_of_its_own(photos, models, serial, tmp_path):
+    for make in (extract, lambda images, model, *others, **options: extract_parts(
+        images, [model], *others, parts="reference", **options
+    )["m1", 32]):  # fmt: skip
+        exact = make(photos, models[0], [32], tmp_path, serial)
+        near = make(photos, models[0], [32], tmp_path, serial, precision="bf16")
+        assert exact != near
+        difference = read_descriptors(exact).vectors - read_descriptors(near).vectors
+        assert 0 < np.abs(difference).max() < 0.05
+    with pytest.raises(KitError, match="precision '16' is unknown: choose 32 or bf16"):
+        extract(photos, models[0], [32], tmp_path, serial, precision="16")
+
+
 def test_more_dimensions_than_images_are_clipped(tmp_path):
     rows = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
     path = write_descriptors(tmp_path / "sample-m@32-0.h5", rows, [f"i{k}" for k in range(6)])
@@ -295,6 +313,22 @@ def test_sets_are_published_by_model_and_size(photos, models, serial, tmp_path, 
     assert read_notes(files["two@32", "references"])["variant"] == "blur+gray"
     assert read_notes(files["two@32", "queries"])["variant"] == "gray"
     assert read_notes(files["one@32", "queries"])["codec"] == "PCAW2,L2norm,Flat"
+
+
+def test_small_sets_are_described_by_parts_in_passing(
+    photos, models, serial, tmp_path, monkeypatch
+):
+    sets = {kind: photos.subset(range(3)) for kind in ("queries", "references", "background")}
+    named, config = {"one": models[0], "two": models[1]}, ExtractionConfig([32, 24])
+    files = extract_parts_of_few(sets, named, "two", config, tmp_path, serial)
+    assert {label for label, _ in files} == {"two@24"}
+    assert len(read_descriptors(files["two@24", "references"])) == 3 * 19
+    monkeypatch.setattr("iscutils.descriptors.sets.FEW_REFERENCES", 2)
+    assert extract_parts_of_few(sets, named, "two", config, tmp_path, serial) == {}
+    monkeypatch.undo()
+    assert extract_parts_of_few(sets, named, "teacher", config, tmp_path, serial) == {}
+    all_parts = ExtractionConfig([32], parts="d2lv")
+    assert extract_parts_of_few(sets, named, "two", all_parts, tmp_path, serial) == {}
 
 
 def test_the_training_set_can_be_read_from_names(photos, models, serial, tmp_path):

@@ -11,8 +11,17 @@ import torch
 
 from iscutils.artifacts import KitError, open_run
 from iscutils.descriptors.store import write_descriptors
-from iscutils.retrieval import Codec, part_files, read_part_table, search_models, search_parts
-from iscutils.retrieval.part_search import (
+from iscutils.retrieval import (
+    Codec,
+    has_parts,
+    part_files,
+    read_part_table,
+    search_models,
+    search_parts,
+    search_whole,
+    suits_parts,
+)
+from iscutils.retrieval.part_files import (
     PART_PAIR_COLUMNS,
     PartFiles,
     read_part_pairs,
@@ -152,8 +161,9 @@ def slow_table(files, direction, count, codec="Flat"):
     for i in range(len(q)):
         level = np.mean(sorted(q[i] @ b.T)[-10:])
         for j in range(len(r)):
-            whole = r_parts[j] == "0" if direction == "AQ+OR" else q_parts[i] == "0"
-            if whole:
+            left = direction.startswith("AQ") or q_parts[i] == "0"
+            right = direction.endswith("AR") or r_parts[j] == "0"
+            if left and right:
                 scores[q_ids[i], q_parts[i], r_ids[j], r_parts[j]] = q[i] @ r[j] - 2 * level
     best = sorted(scores, key=lambda key: -scores[key])[:count]
     return {key: scores[key] for key in best}
@@ -165,9 +175,9 @@ def as_dict(frame):
 
 
 @pytest.mark.parametrize("codec", ["Flat", "PCAW6,L2norm,Flat"])
-@pytest.mark.parametrize("direction", ["AQ+OR", "OQ+AR"])
+@pytest.mark.parametrize("direction", ["AQ+OR", "OQ+AR", "OQ+OR"])
 @pytest.mark.parametrize("memory_gb", [1e-7, 1.0])
-def test_both_directions_equal_nested_loops(tmp_path, files, direction, codec, memory_gb):
+def test_all_directions_equal_nested_loops(tmp_path, files, direction, codec, memory_gb):
     path = search_parts(
         files, tmp_path, direction=direction, count=70, codec=codec, memory_gb=memory_gb
     )
@@ -214,6 +224,19 @@ def test_references_without_parts_are_searched_in_one_direction(tmp_path, files)
     assert [read_part_pairs(path).direction[0] for path in paths] == ["AQ+OR"]
 
 
+def test_the_ladder_starts_with_whole_images_of_the_first_model(tmp_path, files):
+    others = [replace(files, size=320), replace(files, backbone="ibn"), replace(files, set="color")]
+    found = search_whole([*others, replace(files, set="base")], tmp_path, score_norm="2.0[0,9]")
+    assert list(found) == ["whole images, raw scores", "+ score normalisation"]
+    raw, normalised = map(read_part_pairs, found.values())
+    assert set(raw.query_part) == set(raw.reference_part) == {"0"}
+    assert (raw.set[0], raw.backbone[0], raw["size"][0]) == ("base", "r50", 256)
+    assert raw.score.max() <= 1
+    table = as_dict(read_part_pairs(search_parts(files, tmp_path, count=10**6)))
+    assert all(table[key] == score for key, score in as_dict(normalised).items())
+    assert list(search_whole(others, tmp_path, score_norm="none")) == ["whole images, raw scores"]
+
+
 def test_the_part_table_holds_what_the_rows_are(files):
     table = read_part_table(files.queries)
     assert table.part.tolist() == QUERY_PARTS * 8
@@ -226,6 +249,7 @@ def test_the_part_table_holds_what_the_rows_are(files):
 def test_part_files_of_a_run_are_found_by_name(tmp_path, files, monkeypatch):
     monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path / "runs"))
     run = open_run("parts")
+    assert not has_parts(run)
     with pytest.raises(KitError, match="no descriptors with parts"):
         part_files(run)
     for model in ("d2lv-blur_bw-r50:teacher@256", "teacher@320", "teacher@96"):
@@ -236,6 +260,7 @@ def test_part_files_of_a_run_are_found_by_name(tmp_path, files, monkeypatch):
         ):
             run.publish(f"descriptors:{model}:{kind}", path)
     run.publish("descriptors:teacher:queries", files.queries)
+    assert has_parts(run)
     found = part_files(run)
     assert [(f.set, f.backbone, f.size) for f in found] == [
         ("blur_bw", "d2lv-r50-teacher", 256), ("base", "teacher", 96), ("base", "teacher", 320),
@@ -256,6 +281,9 @@ def test_part_search_errors(tmp_path, files):
 
     with pytest.raises(KitError, match="direction 'both' is unknown"):
         search_parts(files, tmp_path, direction="both")
+    assert [suits_parts(norm) for norm in ("none", "2.0[0,9]", "stretch:2.5[0,4]")] == [
+        True, True, False,
+    ]  # fmt: skip
     with pytest.raises(KitError, match="cannot be used with parts"):
         search_parts(files, tmp_path, score_norm="stretch:2.5[0,4]")
     with pytest.raises(KitError, match="needs 51 background images"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from iscutils.artifacts import KitError, content_key
 from iscutils.boxes import BOX, OVERLAY, read_detections
-from iscutils.descriptors.forward import Forward, Job
+from iscutils.descriptors.forward import Forward, Job, check_precision
 from iscutils.descriptors.outputs import Output, streams_of, unit, write_outputs
 from iscutils.descriptors.parts import (
     MOST_DETECTIONS,
@@ -42,6 +42,7 @@ def extract(
     name: str = "images",
     device: str = "auto",
     batch_size: int = 64,
+    precision: str = "32",
     variant: str = "none",
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -58,6 +59,7 @@ def extract(
         sizes: input sides in pixels, e.g. [96, 128].
         out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
+        precision: "32", or "bf16" where that is fast, see `Forward`.
         variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
         detections: CSV of detected boxes. An image with an overlay more confident than `replace`
             is described by that box alone (BoT, descriptor track of ISC 2021).
@@ -68,6 +70,7 @@ def extract(
     """
     return extract_several(
         images, {"": model}, sizes, out, executor, name=name, device=device, batch_size=batch_size,
+        precision=precision,
         variants={"": variant}, detections=detections, replace=replace,
     )[""]  # fmt: skip
 
@@ -82,6 +85,7 @@ def extract_several(
     name: str = "images",
     device: str = "auto",
     batch_size: int = 64,
+    precision: str = "32",
     variants: Mapping[str, str] | None = None,
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -95,6 +99,7 @@ def extract_several(
     for label, model in models.items():
         network, variant = load(model), (variants or {}).get(label, "none")
         settings = [] if variant == "none" else [variant]
+        settings += _exactness(precision)
         settings += [] if detections is None else [_plain(boxes)]
         key = content_key(content, model_key(model), sizes, FORM, *settings)
         stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
@@ -104,7 +109,9 @@ def extract_several(
             ("norms",) if detections is None else ("norms", "boxes"), model=network.name,
         )  # fmt: skip
     plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True)
-    write_outputs(images, plan, list(outputs.values()), executor, name, device, batch_size)
+    write_outputs(
+        images, plan, list(outputs.values()), executor, name, device, batch_size, precision
+    )
     return {label: output.path for label, output in outputs.items()}
 
 
@@ -122,6 +129,7 @@ def extract_parts(
     name: str = "images",
     device: str = "auto",
     batch_size: int = 64,
+    precision: str = "32",
 ) -> dict[tuple[str, int], Path]:
     """Describe the parts of every image with several models, one file a model and size.
 
@@ -162,14 +170,17 @@ def extract_parts(
             codec = (reduce or {}).get((model_name, size))
             if reduce is not None and codec is None:
                 raise KitError(f"no codec to reduce '{model_name}' at {size} px: learn it first")
-            key = content_key(content, model_content, size, variant, codec and codec.key())
+            settings = [model_content, size, variant, codec and codec.key()]
+            key = content_key(content, *settings, *_exactness(precision))
             stream = Stream(size, network.config.resize, variant)
             outputs[model_name, size] = Output(
                 Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
                 ("norms", "part", "boxes", "sides"), codec, model_name,
             )  # fmt: skip
     plan = Plan(streams_of(outputs.values()), parts, plan_boxes)
-    write_outputs(images, plan, list(outputs.values()), executor, name, device, batch_size)
+    write_outputs(
+        images, plan, list(outputs.values()), executor, name, device, batch_size, precision
+    )
     return {key: output.path for key, output in outputs.items()}
 
 
@@ -234,6 +245,11 @@ def _check_sizes(sizes: Sequence[int]) -> list[int]:
     if not sizes or min(sizes) < 16:
         raise KitError(f"sizes {sizes}: give one or more sides of at least 16 pixels")
     return sizes
+
+
+def _exactness(precision: str) -> list[str]:
+    """What the key of a file says of how it was computed: nothing of the usual precision."""
+    return [] if check_precision(precision) == "32" else [precision]
 
 
 def _plain(boxes: Mapping[str, np.ndarray]) -> dict[str, list]:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from iscutils.artifacts import KitError
 from iscutils.descriptors.parts import Pieces
 
+PRECISIONS = ("32", "bf16")
 AHEAD = 4  # batches on a GPU whose results are not fetched yet
 
 
@@ -39,10 +41,14 @@ class Forward:
     """Describes the parts of many images: call it with `Pieces`, get rows.
 
     Parts of different images fill a batch together. On a GPU the next batch is copied there and
-    started before the rows of the former are fetched.
+    started before the rows of the former are fetched. With `precision` "bf16" layers that can
+    compute in 16 bits do, mostly in half the time; descriptors then differ by about half a percent.
     """
 
-    def __init__(self, jobs: Sequence[Job], device: torch.device, batch_size: int):
+    def __init__(
+        self, jobs: Sequence[Job], device: torch.device, batch_size: int, precision: str = "32"
+    ):
+        self.half = check_precision(precision) == "bf16"
         self.jobs, self.device, self.batch_size = list(jobs), device, batch_size
         for job in self.jobs:
             job.network.eval().to(device, memory_format=torch.channels_last)
@@ -89,7 +95,9 @@ class Forward:
         images = self._to_device([picture for _, picture in group])
         for number, job in enumerate(self.jobs):
             if job.stream == stream:
-                self._running.append((number, places, *self._to_host(raw(job.network, images))))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                    rows = raw(job.network, images)
+                self._running.append((number, places, *self._to_host(rows.float())))
         while len(self._running) > AHEAD * len(self.jobs) or (self._running and not self._is_gpu):
             self._finish()
 
@@ -120,6 +128,13 @@ class Forward:
         if done is not None:
             done.synchronize()
         self._rows[number].append((places, np.array(rows.numpy(), np.float32)))
+
+
+def check_precision(precision: str) -> str:
+    """`precision` itself; `KitError` for one that is not known."""
+    if precision not in PRECISIONS:
+        raise KitError(f"precision '{precision}' is unknown: choose {' or '.join(PRECISIONS)}")
+    return precision
 
 
 def _in_order(rows: list[tuple[list[int], np.ndarray]], total: int) -> np.ndarray:

@@ -65,6 +65,7 @@ def write_outputs(
     name: str,
     device: str,
     batch_size: int,
+    precision: str = "32",
 ) -> None:
     """Extract those of the outputs that are not there yet, all of them from the same plan.
 
@@ -91,7 +92,7 @@ def write_outputs(
         if group != current:
             current, used = group, _only(plan, open_outputs).streams
             jobs = [Job(o.network, used.index(s)) for o in group for s in o.streams]
-            forward = Forward(jobs, chosen, batch_size)
+            forward = Forward(jobs, chosen, batch_size, precision)
         items, rows = forward(_take(loaded, stop - start))
         for output in group:
             own, rows = rows[: len(output.streams)], rows[len(output.streams) :]

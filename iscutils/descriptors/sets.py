@@ -19,6 +19,7 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
 BY_NAME = "by_name"
+FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class ExtractionConfig:
         both_ways: MODEL@SIZE whose references are cut too (for OQ+AR); empty: all. Others describe
             whole references alone.
         replace: confidence above which a detected overlay takes the place of its query.
+        precision: "32", or "bf16" for half the time where that is fast, see `Forward`.
     """
 
     sizes: Sequence[int]
@@ -48,6 +50,7 @@ class ExtractionConfig:
     replace: float = 1.0
     device: str = "auto"
     batch_size: int = 64
+    precision: str = "32"
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
@@ -65,7 +68,9 @@ class ExtractionConfig:
 
     @property
     def options(self) -> dict[str, str | int]:
-        return {"device": self.device, "batch_size": self.batch_size}
+        return {
+            "device": self.device, "batch_size": self.batch_size, "precision": self.precision
+        }  # fmt: skip
 
 
 def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
@@ -166,6 +171,31 @@ def shipped_backgrounds(
         ids = [f"background-{i:05d}" for i in range(len(vectors))]
         files[name, BACKGROUND] = write_descriptors(path, vectors, ids)
     return files
+
+
+def extract_parts_of_few(
+    sets: Mapping[str, ImageSet],
+    models: Mapping[str, str | Path],
+    name: str,
+    config: ExtractionConfig,
+    out: str | Path,
+    executor: Executor,
+    detections: str | Path | None = None,
+) -> dict[tuple[str, str], Path]:
+    """Describe small sets part by part too, to see what parts are worth before all models do so.
+
+    Args:
+        name: of the model that does it, at the smallest of the sizes.
+        config: of the other descriptors; the rest as `extract_sets`.
+
+    Returns:
+        Files as `extract_sets`; none where `name` is no model, the references are more than
+        `FEW_REFERENCES`, or `config` has parts of all models already.
+    """
+    if name not in models or len(sets[REFERENCES]) > FEW_REFERENCES or config.parts != "whole":
+        return {}
+    own = ExtractionConfig([min(config.sizes)], "d2lv", **config.options)
+    return extract_sets(sets, {name: models[name]}, own, out, executor, detections)
 
 
 def _check_both_ways(models: Mapping[str, str | Path], config: ExtractionConfig) -> None:

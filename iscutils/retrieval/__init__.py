@@ -1,8 +1,10 @@
 """Retrieval: codecs, score normalisation, candidates; learnt from background images only."""
 
 from .direction import by_direction, direction_report, norm_ratios, read_norms, true_rows
-from .merge import MergeConfig, cap, ladder, largest, matching_parts, merge, read_sides
-from .part_search import PartFiles, part_files, read_part_table, search_models, search_parts
+from .ladder import ladder
+from .merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
+from .part_files import PartFiles, has_parts, part_files, read_part_table
+from .part_search import search_models, search_parts, search_whole, suits_parts
 from .retrieve import retrieve, write_l2_submission
 from .score_norm import ScoreNorm, as_inner_product, normalise, parse_score_norm
 from .search import nearest, parse_rule, search
@@ -17,6 +19,7 @@ __all__ = [
     "by_direction",
     "cap",
     "direction_report",
+    "has_parts",
     "ladder",
     "largest",
     "matching_parts",
@@ -34,6 +37,8 @@ __all__ = [
     "search",
     "search_models",
     "search_parts",
+    "search_whole",
+    "suits_parts",
     "true_rows",
     "write_l2_submission",
 ]

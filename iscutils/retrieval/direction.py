@@ -16,7 +16,7 @@ import pandas as pd
 from iscutils.artifacts import KitError, log
 from iscutils.evaluation import evaluate
 from iscutils.pairs import PAIR_COLUMNS, join_truth
-from iscutils.retrieval.part_search import WHOLE, read_part_table
+from iscutils.retrieval.part_files import WHOLE, read_part_table
 
 GRID = (0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 MOST_TRUE_PAIRS = 0.05  # share of true pairs that a filter may cost before it is warned of

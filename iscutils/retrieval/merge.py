@@ -7,7 +7,7 @@ the published order, and tells how many rows each one leaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,8 @@ import pandas as pd
 
 from iscutils.artifacts import KitError, log
 from iscutils.descriptors.store import image_id
-from iscutils.evaluation import evaluate
 from iscutils.pairs import PAIR_COLUMNS, sort_pairs
-from iscutils.retrieval.part_search import (
+from iscutils.retrieval.part_files import (
     PAIR_KEYS,
     SOURCE_KEYS,
     WHOLE,
@@ -36,18 +35,6 @@ _MERGE_ROWS = 4_000_000  # pairs collected before they are reduced to one row ea
 
 Tables = Sequence[pd.DataFrame | str | Path]
 
-# uAP and R@P90 as reported (d2lv.md, section 11; development phase, half not stated).
-PUBLISHED = pd.DataFrame(
-    [
-        ("whole images", 0.7081, 0.6277, "recap of the paper"),
-        ("+ parts of queries", 0.8273, 0.7476, "recap of the paper"),
-        ("+ parts of references", 0.8372, 0.7516, "recap of the paper"),
-        ("+ training sets", 0.8864, 0.8012, "recap of the paper"),
-        ("+ sizes", 0.9004, 0.8189, "recap of the paper, with other tricks"),
-    ],
-    columns=["step", "published_uap", "published_recall_at_p90", "source"],
-)
-
 
 @dataclass(frozen=True)
 class MergeConfig:
@@ -56,9 +43,11 @@ class MergeConfig:
     `vote`: pairs of parts found by enough backbones. `smallest`: factor on the smallest side T of
     a query part, 0 = off; the published sides are meant for photographs of 500 px and more.
     `faces`: file of reference ids that show a face, one a line; their OQ+AR rows are dropped.
-    `penalty`: subtracted where the query part is neither whole nor a detection, and in OQ+AR.
-    `top_two`: mean of the two best distinct scores of a pair instead of its best. `cap`: rows
-    kept, 0 = all.
+    `penalty`: subtracted where the query part is neither whole nor a detection. `top_two`: mean of
+    the two best distinct scores of a pair instead of its best. `cap`: rows kept, 0 = all.
+    `penalty_references`: subtracted in OQ+AR; published: the same. A whole query meets nineteen
+    parts of each reference, but its normaliser knows whole background images alone: with few
+    networks, which cannot vote these chance matches down, more is better.
     """
 
     vote: bool = True
@@ -67,6 +56,7 @@ class MergeConfig:
     penalty: float = 0.05
     top_two: bool = True
     cap: int = 0
+    penalty_references: float = 0.05
 
 
 PUBLISHED_RULES = MergeConfig()
@@ -113,10 +103,14 @@ def drop_faces(rows: pd.DataFrame, faces: Collection[str]) -> pd.DataFrame:
     return rows[(rows["direction"] != "OQ+AR") | ~rows["reference_id"].isin(list(faces))]
 
 
-def penalise(rows: pd.DataFrame, penalty: float = 0.05) -> pd.DataFrame:
-    """Scores less the penalty, except AQ+OR rows of whole queries and of detections 1000..1019."""
-    free = (rows["direction"] == "AQ+OR") & rows["query_part"].isin(UNPENALISED)
-    return rows.assign(score=rows["score"] - penalty * ~free)
+def penalise(rows: pd.DataFrame, penalty: float = 0.05, references: float = 0.05) -> pd.DataFrame:
+    """Scores less the penalty, except AQ+OR rows of whole queries and of detections 1000..1019.
+
+    `references` is the penalty of OQ+AR rows, all of them.
+    """
+    free = rows["query_part"].isin(UNPENALISED)
+    own = np.where(rows["direction"] == "AQ+OR", penalty * ~free, references)
+    return rows.assign(score=rows["score"] - own)
 
 
 def best_two(rows: pd.DataFrame) -> pd.DataFrame:
@@ -208,34 +202,6 @@ def merge(
     return found, pd.DataFrame({"step": list(counts), "rows": list(counts.values())})
 
 
-def ladder(
-    tables: Tables,
-    sides: pd.DataFrame | None,
-    truth: pd.DataFrame,
-    config: MergeConfig = PUBLISHED_RULES,
-    *,
-    unlisted: str = "false",
-) -> pd.DataFrame:
-    """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
-
-    The first row is one model (of set "base" and size 256 where there is one) on whole images;
-    then follow both kinds of parts, further backbones, sizes and sets, and the rules that `config`
-    switches on. Steps that the tables do not allow are left out. Rows of whole images are those
-    that the search over all parts kept.
-
-    Columns: step, rows, uap, recall_at_p90, and published_uap, published_recall_at_p90, source
-    where the original reports such a step, on other images.
-    """
-    plain = replace(config, vote=False, smallest=0.0, faces="", penalty=0.0, top_two=False)
-    results = []
-    for step, wanted, rules in _rungs(_sources(tables), plain, config):
-        found, _ = merge(wanted, sides, rules)
-        metrics = evaluate(found, truth, unlisted=unlisted)
-        results.append((step, len(found), metrics.uap, metrics.recall_at_p90))
-    table = pd.DataFrame(results, columns=["step", "rows", "uap", "recall_at_p90"])
-    return table.merge(PUBLISHED, on="step", how="left")
-
-
 def matching_parts(
     tables: Tables, pairs: pd.DataFrame, config: MergeConfig = PUBLISHED_RULES
 ) -> pd.DataFrame:
@@ -244,8 +210,9 @@ def matching_parts(
     Columns of the tables; `score` is the row's. Pairs without a row are left out.
     """
     wanted = pairs[PAIR_COLUMNS[:2]].drop_duplicates()
-    rows = [wanted.merge(_read(table), on=PAIR_COLUMNS[:2]) for table in tables]
-    rows = penalise(pd.concat(rows, ignore_index=True), config.penalty)
+    rows = [wanted.merge(read_table(table), on=PAIR_COLUMNS[:2]) for table in tables]
+    rows = pd.concat(rows, ignore_index=True)
+    rows = penalise(rows, config.penalty, config.penalty_references)
     rows = sort_pairs(rows).drop_duplicates(PAIR_COLUMNS[:2])
     return wanted.merge(rows, on=PAIR_COLUMNS[:2])
 
@@ -284,53 +251,11 @@ def _rules(
     if faces is not None:
         rows = drop_faces(rows, faces)
         yield "faces", rows
-    if config.penalty:
-        yield "penalty", penalise(rows, config.penalty)
+    if config.penalty or config.penalty_references:
+        yield "penalty", penalise(rows, config.penalty, config.penalty_references)
 
 
-def _rungs(
-    sources: pd.DataFrame, plain: MergeConfig, config: MergeConfig
-) -> Iterator[tuple[str, list, MergeConfig]]:
-    """(name, tables, rules) of each step that changes something."""
-    in_set, in_size = _first(sources, "set", "base"), _first(sources, "size", 256)
-    one = in_set & in_size
-    one &= _first(sources[one], "backbone").reindex(one.index, fill_value=False)
-    to_whole = sources["direction"] == "AQ+OR"
-    whole = [
-        rows[rows["query_part"] == WHOLE] for rows in map(_read, sources.table[one & to_whole])
-    ]
-    yield "whole images", whole, plain
-    before = 0
-    for step, wanted in (
-        ("+ parts of queries", one & to_whole),
-        ("+ parts of references", one),
-        ("+ backbones", in_set & in_size),
-        ("+ sizes", in_set),
-        ("+ training sets", pd.Series(True, index=sources.index)),
-    ):
-        if wanted.sum() > before:
-            yield step, list(sources.table[wanted]), plain
-        before = wanted.sum()
-    rules = plain
-    for step, name in (
-        ("+ vote of the backbones", "vote"),
-        ("+ smallest part", "smallest"),
-        ("+ without faces", "faces"),
-        ("+ penalty", "penalty"),
-        ("+ mean of the two best", "top_two"),
-    ):
-        if getattr(config, name) != getattr(plain, name):
-            rules = replace(rules, **{name: getattr(config, name)})
-            yield step, list(sources.table), rules
-
-
-def _first(sources: pd.DataFrame, column: str, wanted: object = None) -> pd.Series:
-    """Mask of the tables whose column is the wanted value, else the first there is."""
-    names = sorted(sources[column].unique())
-    return sources[column] == (wanted if wanted in names else names[0])
-
-
-def _sources(tables: Tables) -> pd.DataFrame:
+def sources_of(tables: Tables) -> pd.DataFrame:
     """direction, set, backbone, size and the table itself, one row each; empty ones left out."""
     found = []
     for table in tables:
@@ -345,12 +270,12 @@ def _sources(tables: Tables) -> pd.DataFrame:
 
 def _groups(tables: Tables) -> Iterator[pd.DataFrame]:
     """All rows of one direction, set and size at a time."""
-    sources = _sources(tables)
+    sources = sources_of(tables)
     for _, own in sources.groupby([name for name in SOURCE_KEYS if name != "backbone"]):
-        yield pd.concat([_read(table) for table in own.table], ignore_index=True)
+        yield pd.concat([read_table(table) for table in own.table], ignore_index=True)
 
 
-def _read(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     return table if isinstance(table, pd.DataFrame) else read_part_pairs(table)
 
 

@@ -1,96 +1,43 @@
 """Search over image parts in two directions: the best (query part, reference part) pairs.
 
 AQ+OR: all parts of the queries against whole references. OQ+AR: whole queries against all parts of
-the references. In both the score is <q, r> - beta * mean of the nearest background rows of q
-(d2lv.md, section 8), so a pair of whole images scores the same in both.
+the references. OQ+OR: whole images alone, to compare with. In all of them the score is
+<q, r> - beta * mean of the nearest background rows of q (d2lv.md, section 8), so a pair of whole
+images scores the same in each.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from iscutils.artifacts import KitError, Run, atomic_path, content_key, log
-from iscutils.descriptors.store import image_id, non_finite_rows, open_h5
+from iscutils.artifacts import KitError, atomic_path, content_key, log
+from iscutils.descriptors.store import non_finite_rows, open_h5
+from iscutils.retrieval.part_files import (
+    PART_PAIR_COLUMNS,
+    SOURCE_KEYS,
+    WHOLE,
+    PartFiles,
+    read_part_table,
+)
 from iscutils.retrieval.score_norm import mean_similarity, parse_score_norm
 from iscutils.retrieval.top_pairs import top_pairs
 from iscutils.retrieval.whitening import ROWS_PER_DIMENSION, Codec
 
 DIRECTIONS = ("AQ+OR", "OQ+AR")
-WHOLE = "0"  # number of the part that is the whole image
+WHOLE_IMAGES = "OQ+OR"
+# Steps of the ladder before there are parts, see `search_whole`.
+RAW, NORMALISED = "whole images, raw scores", "+ score normalisation"
 ROWS_A_QUERY = 20  # pairs of a table, times the number of whole queries (1,000,000 for 50,000)
-PAIR_KEYS = ["query_id", "query_part", "reference_id", "reference_part"]
-SOURCE_KEYS = ["direction", "set", "backbone", "size"]
-PART_PAIR_COLUMNS = [*PAIR_KEYS, *SOURCE_KEYS, "score"]
-SETS = (
-    "base", "base_bw", "blur", "blur_bw", "color", "color_bw",
-    "dark", "face", "face_bw", "opaque", "occlude",
-)  # fmt: skip
 _BLOCK_BYTES = 1 << 28  # of vectors read at a time
 
 
-@dataclass(frozen=True)
-class PartFiles:
-    """Descriptor files with parts of one model at one input size.
-
-    `set` is the training set of the model and `backbone` the rest of its name: the models that
-    vote on a pair are those of one set and size.
-    """
-
-    set: str
-    backbone: str
-    size: int
-    queries: Path
-    references: Path
-    background: Path | None = None
-
-
-def part_files(run: Run, models: list[str] | None = None) -> list[PartFiles]:
-    """The part files that a run has published as `descriptors:<model>@<size>:<kind>`.
-
-    `models` names them, `<model>@<size>` or `<model>` for all its sizes; None or empty: all.
-    Raises `KitError` when a name is unknown or nothing was published.
-    """
-    listed = run.path / "artifacts.json"
-    published = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else {}
-    names = [re.fullmatch(r"descriptors:(.+)@(\d+):queries", name) for name in published]
-    known = [(match[1], int(match[2])) for match in names if match]
-    if not known:
-        raise KitError(
-            f"run '{run.name}' has no descriptors with parts: run notebook 05 with parts and one "
-            "file a size, or set parts to False"
-        )
-    wanted = models or [model for model, _ in known]
-    for name in wanted:
-        if all(name not in (model, f"{model}@{size}") for model, size in known):
-            choices = ", ".join(sorted(f"{model}@{size}" for model, size in known))
-            raise KitError(f"no part descriptors of '{name}': choose among {choices}")
-    found = []
-    for model, size in sorted(known):
-        if {model, f"{model}@{size}"} & set(wanted):
-            base = f"descriptors:{model}@{size}"
-            files = [run.find(f"{base}:{kind}") for kind in ("queries", "references")]
-            last = run.find(f"{base}:background") if run.has(f"{base}:background") else None
-            found.append(PartFiles(*set_and_backbone(model), size, *files, last))
-    return found
-
-
-def set_and_backbone(model: str) -> tuple[str, str]:
-    """Training set and backbone in a model's name, words apart by `-`, `:` or `/`.
-
-    `d2lv-blur_bw-resnet50:descriptor` gives ("blur_bw", "d2lv-resnet50-descriptor"); a name
-    without one of the eleven sets belongs to "base".
-    """
-    words = re.split(r"[-:/]", model)
-    known = [word for word in words if word in SETS]
-    rest = [word for word in words if word not in SETS]
-    return (known[0] if known else "base"), ("-".join(rest) or "model")
+def suits_parts(score_norm: str) -> bool:
+    """Whether a score normalisation can be used with parts: none, or a subtracting form."""
+    return parse_score_norm(score_norm).kind in ("none", "subtract")
 
 
 def search_models(
@@ -106,6 +53,25 @@ def search_models(
         for direction in directions
         if direction == "AQ+OR" or (read_part_table(own.references).part != WHOLE).any()
     ]
+
+
+def search_whole(
+    files: list[PartFiles], out: str | Path, *, score_norm: str, **options
+) -> dict[str, Path]:
+    """The first model on whole images, without and with score normalisation: where `ladder` starts.
+
+    First is set "base" at 256 px where there are such, then what comes first by name. `options` are
+    those of `search_parts`. Returns tables by step.
+    """
+    first = min(
+        files,
+        key=lambda own: (own.set != "base", own.set, own.size != 256, own.size, own.backbone),
+    )
+    steps = {RAW: "none"} | ({} if score_norm == "none" else {NORMALISED: score_norm})
+    return {
+        step: search_parts(first, out, direction=WHOLE_IMAGES, score_norm=norm, **options)
+        for step, norm in steps.items()
+    }
 
 
 def search_parts(
@@ -127,7 +93,7 @@ def search_parts(
     Args:
         files: descriptor files with the columns `part`; the background holds whole images.
         out: folder of the table; its name carries a key of files and settings.
-        direction: "AQ+OR" or "OQ+AR".
+        direction: "AQ+OR", "OQ+AR" or "OQ+OR".
         count: rows kept; 0: 20 for each whole query.
         codec: as `Codec`; "Flat" for vectors that were whitened at extraction.
         score_norm: "none" or a subtracting form; the default is D2LV's.
@@ -137,10 +103,11 @@ def search_parts(
         CSV of query_id, query_part, reference_id, reference_part, direction, set, backbone, size,
         score by falling score. Finished work is skipped.
     """
-    if direction not in DIRECTIONS:
-        raise KitError(f"direction '{direction}' is unknown: choose {' or '.join(DIRECTIONS)}")
+    if direction not in (*DIRECTIONS, WHOLE_IMAGES):
+        known = " or ".join((*DIRECTIONS, WHOLE_IMAGES))
+        raise KitError(f"direction '{direction}' is unknown: choose {known}")
     norm = parse_score_norm(score_norm)
-    if norm.kind not in ("none", "subtract"):
+    if not suits_parts(score_norm):
         raise KitError(
             f"score normalisation '{score_norm}' cannot be used with parts: write none or a "
             "subtracting form such as 2.0[0,9]"
@@ -155,9 +122,10 @@ def search_parts(
         log.info("%s is there already", path.name)
         return path
     queries, references = read_part_table(files.queries), read_part_table(files.references)
-    all_parts = direction == "AQ+OR"
-    queries = queries if all_parts else queries[queries.part == WHOLE]
-    references = references[references.part == WHOLE] if all_parts else references
+    if direction.startswith("OQ"):
+        queries = queries[queries.part == WHOLE]
+    if direction.endswith("OR"):
+        references = references[references.part == WHOLE]
     if queries.empty or references.empty:
         raise KitError(f"{path.name}: no whole images (part 0) in the files: extract them again")
     count = count or ROWS_A_QUERY * int((queries.part == WHOLE).sum())
@@ -179,43 +147,6 @@ def search_parts(
         frame = _table(queries, references, q, r, score, source)
         frame.to_csv(temporary, index=False, lineterminator="\n")
     return path
-
-
-def read_part_pairs(path: str | Path) -> pd.DataFrame:
-    """Read a table of `search_parts`; ids, parts and names are texts."""
-    texts = dict.fromkeys([*PAIR_KEYS, *SOURCE_KEYS[:3]], str)
-    try:
-        frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise KitError(f"cannot read the pairs {path} ({error}): search again") from error
-    missing = [column for column in PART_PAIR_COLUMNS if column not in frame]
-    if missing:
-        raise KitError(f"{path} has no column {', '.join(missing)}: not a table of part pairs")
-    return frame
-
-
-def read_part_table(path: str | Path) -> pd.DataFrame:
-    """What a descriptor file says about its rows, without the vectors.
-
-    Columns: image_id, part (text; "0" where the file has no parts), row; and where the file has
-    them x0, y0, x1, y1 (normalised), width, height (pixels, for the rule of small parts), norm.
-    """
-    with open_h5(path) as file:
-        if "image_names" not in file or "vectors" not in file:
-            raise KitError(f"{path} is not a descriptor file: extract it again")
-        table = pd.DataFrame({"image_id": [image_id(name) for name in file["image_names"][:]]})
-        table["part"] = (
-            [value.decode() if isinstance(value, bytes) else str(value) for value in file["part"]]
-            if "part" in file
-            else WHOLE
-        )
-        table["row"] = np.arange(len(table))
-        for name, columns in (("boxes", ["x0", "y0", "x1", "y1"]), ("sides", ["width", "height"])):
-            if name in file:
-                table[columns] = file[name][:]
-        if "norms" in file:
-            table["norm"] = file["norms"][:]
-    return table
 
 
 def _table(
