@@ -12,6 +12,7 @@ from iscutils.descriptors.extract import extract_parts, extract_several, model_n
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
+from iscutils.models.download import KNOWN
 from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
@@ -66,11 +67,17 @@ class ExtractionConfig:
         return {"device": self.device, "batch_size": self.batch_size}
 
 
-def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
-    """Model folders by the names under which this run, or another (RUN:NAME), published them."""
+def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
+    """Models by the names under which this run, or another (RUN:NAME), published them.
+
+    Names of published weights, such as `sscd_disc_mixup`, stand for themselves.
+    """
     if not names:
         raise KitError("no model to extract with: name those that notebooks 01, 03 and 04 made")
-    return {name: find_published(run, name) for name in names}
+    return {
+        name: name if name in KNOWN and not run.has(name) else find_published(run, name)
+        for name in names
+    }
 
 
 def find_detector(run: Run, name: str) -> Path:

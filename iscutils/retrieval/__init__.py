@@ -1,6 +1,13 @@
 """Retrieval: codecs, score normalisation, candidates; learnt from background images only."""
 
-from .direction import by_direction, direction_report, norm_ratios, read_norms, true_rows
+from .direction import (
+    by_direction,
+    direction_report,
+    hard_negative_table,
+    norm_ratios,
+    read_norms,
+    true_rows,
+)
 from .merge import MergeConfig, cap, ladder, largest, matching_parts, merge, read_sides
 from .part_search import PartFiles, part_files, read_part_table, search_models, search_parts
 from .retrieve import retrieve, write_l2_submission
@@ -17,6 +24,7 @@ __all__ = [
     "by_direction",
     "cap",
     "direction_report",
+    "hard_negative_table",
     "ladder",
     "largest",
     "matching_parts",
