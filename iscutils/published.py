@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import KitError, atomic_path
 
 FILE = Path(__file__).with_suffix(".csv")
 RESULT = ["uap", "recall_at_p90"]
@@ -67,6 +68,31 @@ def own_rows(
         protocol=protocols,
         rule=["" if protocol == "pairs" else rule for protocol in protocols],
     )
+
+
+def write_sscd_metrics(
+    path: str | Path, rows: Mapping[tuple[str, str], Mapping[str, float]], *, copydays: bool = False
+) -> Path:
+    """Write results as SSCD's evaluation does: `disc_metrics.csv` or `copydays_metrics.csv`.
+
+    Args:
+        rows: metrics by (codec, score normalisation): uap, recall_at_1 and recall_at_p90, or for
+            `copydays` strong_map and overall_uap.
+    """
+    names = {"uap": "uAP", "recall_at_1": "accuracy-at-1", "recall_at_p90": "recall-at-p90"}
+    columns = ["codec", "score_norm", *names.values()]
+    if copydays:
+        names = {"strong_map": "strong_mAP", "overall_uap": "overall_uAP"}
+        columns = ["codec", *names.values()]
+    table = pd.DataFrame(
+        [
+            {"codec": codec, "score_norm": norm} | {names[key]: row[key] for key in names}
+            for (codec, norm), row in rows.items()
+        ]
+    )
+    with atomic_path(path) as temporary:
+        table[columns].to_csv(temporary, index=False)
+    return Path(path)
 
 
 def beside(own: pd.DataFrame, *systems: str, dataset: str = "") -> pd.DataFrame:

@@ -17,6 +17,7 @@ from iscutils import training
 from iscutils.artifacts import KitError
 from iscutils.losses import NegativePairs, NormRatio
 from iscutils.models import Descriptor, DescriptorConfig
+from iscutils.training.asl import norms_of
 from iscutils.training.ema import average_of, decay_at
 from iscutils.training.optimisers import plateau_cosine
 
@@ -323,12 +324,24 @@ def test_a_killed_training_ends_as_an_unbroken_one(name, pixels, labelled, tmp_p
         assert torch.equal(first.model.state_dict()[label], value)
 
 
-def test_training_learns_the_classes_and_content(labelled, tmp_path):
-    settings = config(epochs=20, path="labelled", batch_size=16, views=4, rate=5e-3)
-    method = made("asl", settings, labelled, norm_ramp=0.0, norm_weight=10.0)
-    history = training.read_history(training.fit(method, labelled, tmp_path, "m", "cpu"))
+def test_training_learns_the_classes_and_the_content_of_held_out_pictures(tmp_path):
+    """Wholes get longer than crops of themselves, also of ids that were not trained on."""
+    settings = config(epochs=16, path="labelled", batch_size=16, views=4, rate=5e-3)
+    _write_labelled(tmp_path / "set", ids=32)
+    data = training.Labelled([tmp_path / "set"], without=[f"i{i}" for i in range(20, 32)])
+    method = made("asl", settings, data, scale=16.0, norm_ramp=0.0, norm_weight=30.0)
+    pictures = training.to_views(torch.from_numpy(np.load(tmp_path / "set" / "00000.npy")))
+
+    def auc() -> float:
+        norms = norms_of(method.model.eval(), pictures[20 * 4 :]).reshape(12, 4)
+        decoys, copies = norms[:, :1] / norms[:, 1:], norms[:, 1:] / norms[:, :1]
+        return float((decoys.reshape(-1, 1) > copies.reshape(1, -1)).mean())
+
+    before = auc()
+    history = training.read_history(training.fit(method, data, tmp_path, "m", "cpu"))
     for part in ("classes", "norm"):
         assert history[part].tail(6).mean() < 0.9 * history[part].head(6).mean(), part
+    assert auc() > max(0.7, before)
 
 
 def test_decoys_are_told_by_norms(pixels):

@@ -111,6 +111,8 @@ def test_leaks_of_any_two_sets(bench, tmp_path):
         ("disc21-dev1", "disc21-dev", True),
         ("disc21-dev", "disc21-dev2", True),
         ("disc21-dev1", "disc21-dev2", False),
+        ("disc21-dev1", "disc21-subset_1", True),
+        ("disc21-dev2", "disc21-subset_1", False),
         ("disc21-dev", "disc21-test", False),
         ("ndec", "ndec", True),
         ("ndec", "disc21-dev", False),

@@ -5,7 +5,7 @@ import pytest
 
 from iscutils.artifacts import KitError
 from iscutils.parameters import compose, load_notebooks
-from iscutils.published import beside, own_rows, published
+from iscutils.published import beside, own_rows, published, write_sscd_metrics
 
 
 def test_every_row_says_where_it_comes_from():
@@ -43,6 +43,17 @@ def test_a_difference_needs_the_same_protocol():
     assert set(compared["split"]) == {"dev"}
     row = compared[compared["method"] == "ResNet-50 mixup, 512 values"].iloc[0]
     assert row["difference"] == pytest.approx(0.70 - 0.615)
+
+
+def test_result_files_of_sscd(tmp_path):
+    row = {"uap": 0.7243, "recall_at_1": 0.782, "recall_at_p90": 0.6308, "queries": 50_000}
+    path = write_sscd_metrics(tmp_path / "disc_metrics.csv", {("PCAW512", "1.0[0,2]"): row})
+    assert path.read_text() == (
+        'codec,score_norm,uAP,accuracy-at-1,recall-at-p90\nPCAW512,"1.0[0,2]",0.7243,0.782,0.6308\n'
+    )
+    row = {"strong_map": 0.8658, "overall_uap": 0.9824}
+    path = write_sscd_metrics(tmp_path / "c.csv", {("Flat", "none"): row}, copydays=True)
+    assert path.read_text() == "codec,strong_mAP,overall_uAP\nFlat,0.8658,0.9824\n"
 
 
 def test_stages_of_a_run_find_the_rows_of_their_protocol():
