@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -225,8 +226,10 @@ def test_part_views_are_plain_crops_and_edited_views_count_less(pixels):
 @pytest.mark.parametrize("name", ["pixels", "labelled"])
 def test_imprinted_classes_are_descriptors_of_their_first_pictures(name, request):
     data = request.getfixturevalue(name)
-    path = "tensor" if name == "pixels" else name
-    method = made("bot", config(path=path, batch_size=4 if name == "pixels" else 16), data, WIDE)
+    settings = config(path="tensor" if name == "pixels" else name)
+    if name == "labelled":
+        settings = replace(settings, batch_size=16, views=4)
+    method = made("bot", settings, data, WIDE)
     method.imprint(data)
     assert method.model.training
     first = list(range(24)) if name == "pixels" else list(range(0, 32, 4))  # four copies an id
@@ -241,7 +244,7 @@ def test_imprinted_classes_are_descriptors_of_their_first_pictures(name, request
     for classifier, rows in zip(method.classifiers, levels, strict=True):
         assert torch.allclose(classifier.weight, F.normalize(rows, dim=1), atol=1e-5)
     with pytest.raises(KitError, match="finished pictures"):
-        made("d2lv", config(path="images"), data).imprint(data)
+        made("d2lv", replace(settings, path="images"), data).imprint(data)
 
 
 def test_finished_pictures_are_mirrored_and_shifted_in_training_alone(labelled):
