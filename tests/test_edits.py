@@ -211,11 +211,18 @@ def test_contents_by_hand():
 
     assert seen(("rot90", {"turns": 1}), ("hflip", {}), ("vflip", {})) == 1
     assert seen(("centre_crop", {"width": 0.5, "height": 0.5})) == pytest.approx(0.25, abs=0.02)
-    turned = ("rotate", {"degrees": 45.0, "canvas": "inner"})
+    turned = ("rotate", {"degrees": 45.0, "canvas": "inner", "fill": [0, 0, 0]})
     assert seen(turned) == pytest.approx(0.5, abs=0.02)
     halved = ("crop", {"area": 0.5, "ratio": 0.5, "x": 0.0, "y": 0.0})
     below = ("crop", {"area": 0.5, "ratio": 2.0, "x": 0.0, "y": 1.0})
     assert seen(halved, below) == pytest.approx(0.25, abs=0.02)
+    assert seen(("opacity", {"donor": 0, "own": 0.3, "second": 0.0})) == pytest.approx(
+        0.3, abs=0.02
+    )
+    for name in ("pad", "pad_square", "meme"):  # a larger canvas hides nothing
+        assert seen(draw(name, 0)) == pytest.approx(1, abs=0.02)
+    inside = draw("paste", 0, size=0.5, opacity=1.0)
+    assert seen(inside) == pytest.approx(1, abs=0.02)
 
 
 def test_shuffled_pixels_count_as_hidden():
