@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 
 from iscutils import __version__, plots, templates
 from iscutils.artifacts import Run, log, write_text
-from iscutils.browser import DrawPair, browser_data, judge
+from iscutils.browser import DrawPair, browser_data
 from iscutils.descriptors.parts import FIRST_DETECTION, FIRST_REGION
 from iscutils.evaluation import bootstrap, by_edit, evaluate
-from iscutils.pairs import check_predictions
+from iscutils.pairs import check_predictions, join_truth
 from iscutils.submissions import read_predictions
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def parts_table(matching: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.DataFr
         {
             "query part": [_query_part(int(part)) for part in matching["query_part"]],
             "reference part": np.where(matching["reference_part"].astype(int) == 0, "whole", "cut"),
-            "correct": judge(matching, ground_truth)["verdict"].to_numpy() == "correct",
+            "correct": join_truth(matching, ground_truth).hit,
         }
     )
     table = kinds.groupby(["query part", "reference part"])["correct"].agg(["size", "sum"])
