@@ -16,7 +16,13 @@ from iscutils.datasets.benchmark import Benchmark
 from iscutils.leaks import check_leaks
 
 # A model tuned on one of these has seen the truth of all splits beside it.
-OVERLAPS = {"dev": {"dev", "dev1", "dev2"}, "dev1": {"dev", "dev1"}, "dev2": {"dev", "dev2"}}
+OVERLAPS = {
+    "dev": {"dev", "dev1", "dev2", "subset_1"},
+    "dev1": {"dev", "dev1", "subset_1"},
+    "dev2": {"dev", "dev2"},
+    "subset_1": {"dev", "dev1", "subset_1"},
+}
+TESTS = ("ndec", "copydays")  # data sets without a split to develop on
 
 
 def check_strict(
@@ -52,7 +58,9 @@ def check_strict(
 def tuned_on(model: str | Path) -> list[str]:
     """The data that a model was tuned on: `tuned_on` of its `metrics.json` or `config.json`.
 
-    A text or a list of texts, such as "disc21-dev1"; [] where the folder says nothing.
+    A text or a list of texts, such as "disc21-dev1"; [] where the folder says nothing. Nothing in
+    the kit learns from the truth of a benchmark, so no training writes it: write it into
+    `metrics.json` of a model that you tuned by such labels, or that was published so.
     """
     found: list[str] = []
     for name in ("config.json", "metrics.json"):
@@ -87,6 +95,14 @@ def _same_data(tuned: str, scored: str) -> bool:
     """Whether two names such as "disc21-dev" and "disc21-dev1" share queries."""
     (data, _, part), (other, _, other_part) = tuned.partition("-"), scored.partition("-")
     return tuned == scored or (data == other == "disc21" and other_part in OVERLAPS.get(part, ()))
+
+
+def is_test(benchmark: Benchmark) -> bool:
+    """Whether nothing may be chosen by the benchmark's truth: the test of DISC21, NDEC, Copydays.
+
+    All else may be a validation split, such as dev2 or photographs of one's own.
+    """
+    return benchmark.notes.get("split") == "test" or benchmark.notes.get("data") in TESTS
 
 
 def result_row(benchmark: Benchmark, **settings: Any) -> dict[str, Any]:

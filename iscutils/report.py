@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from iscutils import __version__, plots, templates
 from iscutils.artifacts import Run, log, write_text
 from iscutils.browser import DrawPair, browser_data
+from iscutils.descriptors.parts import FIRST_DETECTION, FIRST_REGION
 from iscutils.evaluation import bootstrap, by_edit, evaluate
-from iscutils.pairs import check_predictions
+from iscutils.pairs import check_predictions, join_truth
 from iscutils.submissions import read_predictions
 
 if TYPE_CHECKING:
@@ -68,6 +70,36 @@ def edits_table(
         columns[name] = table[measure]
         counts = table["positives"].to_dict()  # the same for every stage
     return pd.DataFrame(columns), counts
+
+
+def parts_table(matching: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.DataFrame:
+    """Which kinds of parts found pairs, and how often they were right.
+
+    `matching` has for each pair the row that scored best (`retrieval.matching_parts`). A row for
+    each kind of query part and of reference part, whole or cut; columns: pairs, `correct`, their
+    share `precision`, and `recall`, the share of all true pairs. The most pairs first.
+    """
+    kinds = pd.DataFrame(
+        {
+            "query part": [_query_part(int(part)) for part in matching["query_part"]],
+            "reference part": np.where(matching["reference_part"].astype(int) == 0, "whole", "cut"),
+            "correct": join_truth(matching, ground_truth).hit,
+        }
+    )
+    table = kinds.groupby(["query part", "reference part"])["correct"].agg(["size", "sum"])
+    table.columns = ["pairs", "correct"]
+    table["precision"] = table["correct"] / table["pairs"]
+    table["recall"] = table["correct"] / (ground_truth["reference_id"] != "").sum()
+    return table.sort_values("pairs", ascending=False, kind="stable")
+
+
+def _query_part(number: int) -> str:
+    """What a query's part with this number is, see `descriptors.parts`."""
+    if number >= FIRST_DETECTION:
+        return "detected overlay"
+    if number >= FIRST_REGION:
+        return "region"
+    return "whole" if number == 0 else "turned" if number <= 3 else "centre or tile"
 
 
 def with_final(

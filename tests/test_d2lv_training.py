@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from iscutils import training
 from iscutils.artifacts import KitError
 from iscutils.losses import NegativePairs, NormRatio
 from iscutils.models import Descriptor, DescriptorConfig
+from iscutils.training.asl import norms_of
 from iscutils.training.ema import average_of, decay_at
 from iscutils.training.optimisers import plateau_cosine
 
@@ -199,6 +201,52 @@ def test_views_of_photographs_share_their_class(pixels):
     assert made("d2lv", settings, pixels).all_views(images, ids[:5], None)[2] is None
 
 
+def test_part_views_are_plain_crops_and_edited_views_count_less(pixels):
+    images = training.to_views(_batch(pixels, 6)[0])
+    options = dict(part_views=1, edited=0.9)
+    method = made("asl", config(ramp=0.0), pixels, **options)
+    views, _, scales = method.all_views(images, torch.arange(6), None)
+    plain = made("asl", config(ramp=0.0), pixels, part_views=1)
+    content = plain.all_views(images, torch.arange(6), None)
+    assert torch.equal(content[0], views)  # the factor changes no picture
+    scales, shown = scales.view(6, 3), content[2].view(6, 3)
+    assert torch.allclose(scales, shown * torch.tensor([1, 0.9, 0.9]))
+    assert ((shown[:, 2] > 0.17) & (shown[:, 2] < 0.83)).all()
+    coarse = images[:, :, 4::8, 4::8].flatten(2)  # the colours of the 25 patches of a photograph
+    for view, colours in zip(views.view(6, 3, 3, SIDE, SIDE)[:, 2], coarse, strict=True):
+        inner = view.flatten(1).T  # (pixels, 3)
+        away = torch.cdist(inner, colours.T).amin(1)
+        assert (away < 0.02).float().mean() > 0.2  # whole patches keep their colour
+    with pytest.raises(KitError, match="part_views=3"):
+        made("asl", config(), pixels, part_views=3)
+    with pytest.raises(KitError, match="edited=0"):
+        made("asl", config(), pixels, edited=0)
+
+
+@pytest.mark.parametrize("name", ["pixels", "labelled"])
+def test_imprinted_classes_are_descriptors_of_their_first_pictures(name, request):
+    data = request.getfixturevalue(name)
+    settings = config(path="tensor" if name == "pixels" else name)
+    if name == "labelled":
+        settings = replace(settings, batch_size=16, views=4)
+    method = made("bot", settings, data, WIDE)
+    method.imprint(data)
+    assert method.model.training
+    first = list(range(24)) if name == "pixels" else list(range(0, 32, 4))  # four copies an id
+    images = F.interpolate(
+        training.to_views(data.__getitems__(first)[0]),
+        (SIDE, SIDE),
+        mode="bilinear",
+        antialias=True,
+    )
+    with torch.inference_mode():
+        levels = method.model.eval().expand(method.model.pooled(images))
+    for classifier, rows in zip(method.classifiers, levels, strict=True):
+        assert torch.allclose(classifier.weight, F.normalize(rows, dim=1), atol=1e-5)
+    with pytest.raises(KitError, match="finished pictures"):
+        made("d2lv", replace(settings, path="images"), data).imprint(data)
+
+
 def test_finished_pictures_are_mirrored_and_shifted_in_training_alone(labelled):
     method = made("d2lv", config(path="labelled", batch_size=16, views=4), labelled)
     images = torch.rand(40, 3, 51, 51) + 0.1
@@ -279,12 +327,24 @@ def test_a_killed_training_ends_as_an_unbroken_one(name, pixels, labelled, tmp_p
         assert torch.equal(first.model.state_dict()[label], value)
 
 
-def test_training_learns_the_classes_and_content(labelled, tmp_path):
-    settings = config(epochs=20, path="labelled", batch_size=16, views=4, rate=5e-3)
-    method = made("asl", settings, labelled, norm_ramp=0.0, norm_weight=10.0)
-    history = training.read_history(training.fit(method, labelled, tmp_path, "m", "cpu"))
+def test_training_learns_the_classes_and_the_content_of_held_out_pictures(tmp_path):
+    """Wholes get longer than crops of themselves, also of ids that were not trained on."""
+    settings = config(epochs=16, path="labelled", batch_size=16, views=4, rate=5e-3)
+    _write_labelled(tmp_path / "set", ids=32)
+    data = training.Labelled([tmp_path / "set"], without=[f"i{i}" for i in range(20, 32)])
+    method = made("asl", settings, data, scale=16.0, norm_ramp=0.0, norm_weight=30.0)
+    pictures = training.to_views(torch.from_numpy(np.load(tmp_path / "set" / "00000.npy")))
+
+    def auc() -> float:
+        norms = norms_of(method.model.eval(), pictures[20 * 4 :]).reshape(12, 4)
+        decoys, copies = norms[:, :1] / norms[:, 1:], norms[:, 1:] / norms[:, :1]
+        return float((decoys.reshape(-1, 1) > copies.reshape(1, -1)).mean())
+
+    before = auc()
+    history = training.read_history(training.fit(method, data, tmp_path, "m", "cpu"))
     for part in ("classes", "norm"):
         assert history[part].tail(6).mean() < 0.9 * history[part].head(6).mean(), part
+    assert auc() > max(0.7, before)
 
 
 def test_decoys_are_told_by_norms(pixels):

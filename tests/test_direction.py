@@ -7,7 +7,14 @@ import pytest
 from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
 from iscutils.evaluation import evaluate
-from iscutils.retrieval import by_direction, direction_report, norm_ratios, read_norms, true_rows
+from iscutils.retrieval import (
+    by_direction,
+    direction_report,
+    hard_negative_table,
+    norm_ratios,
+    read_norms,
+    true_rows,
+)
 from iscutils.retrieval.direction import filter_direction, soften_direction
 
 QUERY = {"Q0": 1.0, "Q1": 2.0, "Q2": 3.0}
@@ -129,3 +136,23 @@ def test_an_unknown_split_is_an_error(decoys):
     pairs, truth, queries, references = decoys
     with pytest.raises(KitError, match="split 'dev' is unknown"):
         direction_report(pairs, truth, queries, references, split="dev")
+
+
+def test_what_hard_negatives_cost_is_counted_by_hand():
+    score = np.linspace(1, 0, 20)  # true: 0 to 8 and 12; hard: 9, 10; ordinary ones without: others
+    ids = [f"Q{i:02d}" for i in range(20)]
+    pairs = pd.DataFrame({"query_id": ids, "reference_id": "R", "score": score})
+    true = [*range(9), 12]
+    truth = pd.DataFrame(
+        {"query_id": ids, "reference_id": ["R" if i in true else "" for i in range(20)]}
+    )
+    sunk = pairs.assign(score=np.where(pairs.query_id.isin(["Q09", "Q10"]), -1, pairs.score))
+    table = hard_negative_table({"as it is": pairs, "sunk": sunk}, truth, ["Q09", "Q10"])
+    assert table.recall_at_p90.tolist() == [0.9, 1.0]
+    assert table.uap.tolist() == pytest.approx([(9 + 10 / 13) / 10, (9 + 10 / 11) / 10])
+    # Without the hard ones a tenth true pair at rank 11 has precision 10 / 11
+    assert table.ordinary_recall_at_p90.tolist() == [1.0, 1.0]
+    assert table.hard_above.tolist() == [0, 0]
+    assert table.hard_above_ordinary.tolist() == [2, 0]
+    none = truth.assign(reference_id=["R" if i == 19 else "" for i in range(20)])
+    assert hard_negative_table({"no": pairs}, none, ["Q09"]).hard_above.isna().all()

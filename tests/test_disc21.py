@@ -247,6 +247,20 @@ def test_truth_may_be_missing_for_search(tmp_path):
     assert open(tmp_path, require_truth=False).ground_truth is None
 
 
+def test_the_subset_of_positives_has_no_distractors(tmp_path):
+    make_disc(tmp_path)
+    found = open_benchmark(f"disc21:{tmp_path}?split=subset_1", f"disc21:{tmp_path}")
+    assert (found.queries.ids, found.references.ids) == (["Q00000"], ["R000002"])
+    assert found.ground_truth.to_numpy().tolist() == [["Q00000", "R000002"]]
+    assert (found.name, found.notes["split"]) == ("disc21-subset_1", "subset_1")
+    assert (disc.SPLITS["subset_1"][2], disc._problems("subset_1", 4991, 4991, None, ())) == (
+        4991, ["no ground truth of split subset_1: put its CSV into the folder"],
+    )  # fmt: skip
+    (tmp_path / "dev_queries_groundtruth.csv").unlink()
+    with pytest.raises(KitError, match="subset_1 follows from the ground truth"):
+        open_benchmark(f"disc21:{tmp_path}?split=subset_1", require_truth=False)
+
+
 def test_errors_name_what_was_expected(tmp_path):
     make_disc(tmp_path)
     for data, message in (

@@ -195,6 +195,36 @@ def test_visible_fraction_multiplies_along_a_chain():
     assert gone.polygon.shape[0] == 0 or np.ptp(gone.polygon[:, 0]) < 1e-6
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_edit_never_raises_what_is_seen_and_colours_leave_it(name):
+    crop, size = ("crop", {"area": 0.5, "ratio": 1.0, "x": 0.3, "y": 0.6}), (96, 72)
+    before = edits.apply(photo(size), [crop]).visible
+    after = edits.apply(photo(size), [crop, draw(name, 3)], DONORS).visible
+    assert after <= before + 1e-6
+    if edits.REGISTRY[name].family in ("colour", "quality") and name != "shuffle_pixels":
+        assert after == pytest.approx(before, abs=1e-9)
+
+
+def test_contents_by_hand():
+    def seen(*operations) -> float:
+        return edits.apply(photo((240, 240)), list(operations), DONORS).visible
+
+    assert seen(("rot90", {"turns": 1}), ("hflip", {}), ("vflip", {})) == 1
+    assert seen(("centre_crop", {"width": 0.5, "height": 0.5})) == pytest.approx(0.25, abs=0.02)
+    turned = ("rotate", {"degrees": 45.0, "canvas": "inner", "fill": [0, 0, 0]})
+    assert seen(turned) == pytest.approx(0.5, abs=0.02)
+    halved = ("crop", {"area": 0.5, "ratio": 0.5, "x": 0.0, "y": 0.0})
+    below = ("crop", {"area": 0.5, "ratio": 2.0, "x": 0.0, "y": 1.0})
+    assert seen(halved, below) == pytest.approx(0.25, abs=0.02)
+    assert seen(("opacity", {"donor": 0, "own": 0.3, "second": 0.0})) == pytest.approx(
+        0.3, abs=0.02
+    )
+    for name in ("pad", "pad_square", "meme"):  # a larger canvas hides nothing
+        assert seen(draw(name, 0)) == pytest.approx(1, abs=0.02)
+    inside = draw("paste", 0, size=0.5, opacity=1.0)
+    assert seen(inside) == pytest.approx(1, abs=0.02)
+
+
 def test_shuffled_pixels_count_as_hidden():
     edited = edits.apply(photo((200, 100)), [("shuffle_pixels", {"share": 0.3, "seed": 1})])
     moved = (np.asarray(edited.image) != np.asarray(photo((200, 100)))).any(-1).mean()

@@ -172,6 +172,23 @@ def test_batches_hold_different_pictures_of_each_id_and_whole_pairs(labelled):
     assert sorted(labelled.ids[i] for i in seen) == [f"p{i:02d}" for i in range(8)]
 
 
+def test_photographs_of_pairs_are_no_classes_beside_them(folders, labelled):
+    sources = PAIRS.assign(source_a=["p00", "p02"], source_b=["p01", "p02"])
+    data = training.Labelled(labelled.caches, sources, pairs_a_batch=1)
+    assert set(data.ids) == set(labelled.ids) - {"p00", "p01", "p02"}
+    held = training.Labelled(labelled.caches, sources, pairs_a_batch=1, without=["p02"])
+    assert len(held.pairs) == 1  # the other one was cut out of a photograph that is held out
+    assert not {"N5_a", "N5_b", "p00", "p01", "p02"} & set(held.ids)
+    assert labelled.classes == 12  # a table that names no sources
+
+
+def test_edited_pictures_may_count_less(folders, labelled):
+    data = training.Labelled(labelled.caches, edited=0.8)
+    first = np.tile(np.arange(COPIES) == 0, 12)
+    assert np.allclose(data.scales, labelled.scales * np.where(first, 1, 0.8))
+    assert data.key() != training.Labelled(labelled.caches).key()
+
+
 def test_no_picture_comes_twice_in_32_ids_with_4_pairs():
     groups = np.arange(60 * 6).reshape(60, 6)
     groups[::7, 4:] = -1  # some have four pictures alone

@@ -99,10 +99,12 @@ def test_unknown_backbone_names_the_nearest():
         Backbone("resnet5O")
 
 
-def test_start_from_copies_the_backbone_only(tmp_path, model):
+def test_start_from_copies_the_backbone_and_a_head_of_the_same_shape(tmp_path, model):
     folder = model.save(tmp_path / "m")
     other = Descriptor(DescriptorConfig(backbone=SMALL.backbone, dim=8), seed=9).start_from(folder)
     assert state_key(other.backbone) == state_key(model.backbone)
+    assert SMALL.dim != 8
+    assert state_key(Descriptor(SMALL, seed=9).start_from(folder)) == state_key(model)
     with pytest.raises(KitError, match="resnet10t"):
         Descriptor(DescriptorConfig(backbone="resnet10t")).start_from(folder)
 

@@ -12,6 +12,7 @@ from iscutils.datasets import builtin_images, open_benchmark, open_images
 from iscutils.datasets import ndec as reader
 from iscutils.datasets.layouts import parse_spec
 from iscutils.edits.ndec_like import (
+    add_hard_negatives,
     crop_box,
     homography_inliers,
     may_be_copies,
@@ -145,6 +146,32 @@ def test_half_of_the_queries_are_hard_and_the_truth_is_exact(made):
     truth = benchmark.ground_truth.set_index("query_id")["reference_id"]
     assert (truth[kinds[kinds == "positive"].index] != "").all()
     assert (truth[kinds[kinds != "positive"].index] == "").all()
+
+
+def test_hard_negatives_are_added_to_a_benchmark_that_is_there(made, tmp_path):
+    base = made / "ordinary"
+    with open_executor("serial") as executor:
+        folder = add_hard_negatives(base, tmp_path / "set", seed=1, executor=executor, share=0.5)
+        assert add_hard_negatives(base, folder, seed=1, executor=executor, share=0.5) == folder
+        with pytest.raises(KitError, match="16 references without a query are too few for 72"):
+            add_hard_negatives(base, tmp_path / "b", seed=1, executor=executor, share=0.9)
+    kinds, before, after = read_kinds(folder), open_benchmark(base), open_benchmark(folder)
+    assert kinds.value_counts().to_dict() == {
+        "positive": 4, "negative": 4, "look_alike": 5, "decoy": 3,
+    }  # fmt: skip
+    old = set(before.queries.ids)
+    assert after.ground_truth[after.ground_truth.query_id.isin(old)].equals(before.ground_truth)
+    assert after.edits.items() >= before.edits.items()
+    crops = {name for name in after.references.ids if name.startswith("crop_of_")}
+    assert crops == {f"crop_of_{query}" for query in kinds.index[kinds == "decoy"]}
+    gone = set(before.references.ids) - set(after.references.ids)
+    assert len(gone) == 8  # a hard negative is no reference any more
+    assert not gone & set(before.ground_truth.reference_id)
+    taken = {
+        before.references.path(before.references.ids.index(name)).read_bytes() for name in gone
+    }
+    queries = {after.queries.path(after.queries.ids.index(name)) for name in set(kinds.index) - old}
+    assert {path.read_bytes() for path in queries} == taken
 
 
 def test_a_decoy_is_the_whole_of_a_reference_that_is_a_crop(made):

@@ -14,7 +14,7 @@ from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, open_benchmark
 from iscutils.datasets.layouts import collect
 from iscutils.leaks import check_leaks, shared_images
-from iscutils.protocol import check_strict, check_tuning, result_row, tuned_on
+from iscutils.protocol import check_strict, check_tuning, is_test, result_row, tuned_on
 
 
 def write_images(folder, names, seed):
@@ -111,6 +111,8 @@ def test_leaks_of_any_two_sets(bench, tmp_path):
         ("disc21-dev1", "disc21-dev", True),
         ("disc21-dev", "disc21-dev2", True),
         ("disc21-dev1", "disc21-dev2", False),
+        ("disc21-dev1", "disc21-subset_1", True),
+        ("disc21-dev2", "disc21-subset_1", False),
         ("disc21-dev", "disc21-test", False),
         ("ndec", "ndec", True),
         ("ndec", "disc21-dev", False),
@@ -125,6 +127,19 @@ def test_a_model_tuned_on_the_split_it_is_scored_on(bench, tmp_path, tuned, scor
     found = check_tuning([model, tmp_path / "no model"], replace(bench, name=scored))
     assert len(found) == warned
     assert tuned_on(model) == ([tuned] if isinstance(tuned, str) else tuned)
+
+
+@pytest.mark.parametrize(
+    ("notes", "expected"),
+    [
+        ({"data": "disc21", "split": "test"}, True),
+        ({"data": "disc21", "split": "dev2"}, False),
+        ({"data": "ndec", "split": "all"}, True),
+        ({}, False),
+    ],
+)
+def test_nothing_is_chosen_on_a_test(bench, notes, expected):
+    assert is_test(replace(bench, notes=notes)) is expected
 
 
 def test_the_row_of_results_says_what_was_measured(bench):

@@ -380,6 +380,37 @@ def test_edits_table_has_a_row_per_edit_and_counts_true_pairs():
         assert table.loc[edit, "m"] == pytest.approx(found["query_id"].isin(own).sum() / len(own))
 
 
+def test_parts_are_counted_by_kind():
+    numbers = [
+        ("0", "0"),
+        ("2", "0"),
+        ("0", "7"),
+        ("5", "0"),
+        ("4", "0"),
+        ("12", "0"),
+        ("1003", "0"),
+    ]
+    found = pd.DataFrame(
+        [(f"q{i}", "r", 1.0 - i / 10, *parts) for i, parts in enumerate([*numbers, numbers[0]])],
+        columns=["query_id", "reference_id", "score", "query_part", "reference_part"],
+    )
+    truth = pd.DataFrame(
+        {"query_id": ["q0", "q4", "q6", "q9"], "reference_id": ["r", "r", "r", "s"]}
+    )
+    table = report.parts_table(found, truth)
+    expected = {
+        ("whole", "whole"): (2, 1),
+        ("centre or tile", "whole"): (2, 1),
+        ("detected overlay", "whole"): (1, 1),
+        ("region", "whole"): (1, 0),
+        ("turned", "whole"): (1, 0),
+        ("whole", "cut"): (1, 0),
+    }
+    assert {key: tuple(row) for key, row in table[["pairs", "correct"]].T.items()} == expected
+    assert table.precision["whole", "whole"] == 0.5
+    assert table.recall["detected overlay", "whole"] == 0.25  # of four true pairs
+
+
 def test_drawings_follow_the_colours_of_the_page():
     svg = templates.inline_svg(lambda ax: ax.set_title("<b> & $"), "a label", (2, 1))
     assert svg.startswith('<svg role="img" aria-label="a label"')

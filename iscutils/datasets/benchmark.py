@@ -147,10 +147,12 @@ def open_benchmark(
     """A benchmark from a folder in ISC layout and the images that may be learned from.
 
     `data` may also be an official data set (or a file of `benchmark_file`): `disc21:DIR`, with
-    `?split=dev`, dev1, dev2 or test; `ndec:DIR`, with `?references=DIR` of DISC21; `copydays:DIR`,
-    with `?distractors=DIR`. What was found is logged, `notes` has it for the results. The folder in
-    ISC layout holds `references/`, `queries/`, `ground_truth.csv` (header optional) and perhaps
-    `edits.csv`. `train_images` is an image set, or goes to `open_images` with `limit` and `seed`.
+    `?split=dev`, dev1, dev2, test or subset_1; `ndec:DIR`, with `?references=DIR` of DISC21;
+    `copydays:DIR`, with `?distractors=DIR`. What was found is logged, `notes` has it for the
+    results. The folder in ISC layout holds `references/`, `queries/`, `ground_truth.csv` (header
+    optional) and perhaps `edits.csv`. `train_images` is an image set, or goes to `open_images` with
+    `limit` and `seed`.
+
     Raises `KitError`, naming file and remedy, for a missing or empty folder, for ids that occur
     twice, for a truth that names unknown ids, for background images taken from the benchmark
     itself, and for a missing truth unless `require_truth` is False (then `ground_truth` is None).

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from iscutils.artifacts import KitError
 from iscutils.datasets import layouts
 from iscutils.datasets.layouts import Found, Spec
@@ -20,7 +22,11 @@ SPLITS = {
     "dev1": (0, 24_999, 4_991),
     "dev2": (25_000, 49_999, 5_009),
     "test": (50_000, 99_999, 10_000),
+    # The queries of dev1 with an original, and their originals alone: official baselines are
+    # reported on it.
+    "subset_1": (0, 24_999, 4_991),
 }
+SUBSET = "subset_1"
 REFERENCES = TRAINING = 1_000_000
 # Folder names of each naming; a zip file of the same name is as good.
 NAMINGS = {
@@ -137,6 +143,8 @@ def read(spec: Spec) -> Found:
     roots = bases(spec.folder)
     full, hashes = layouts.find_truth(roots, given, lambda query: in_split(query, split))
     truth, missing = layouts.reduce_truth(full, queries.ids, references.ids)
+    if split == SUBSET:
+        queries, references, truth = _positives_alone(spec, queries, references, truth)
     problems = _problems(split, len(queries), len(references), full, missing)
     counts = layouts.counts(queries, references, truth, missing, problems, hashes)
     where = layouts.said_places(places, spec.folder)
@@ -152,6 +160,20 @@ def read(spec: Spec) -> Found:
     return Found(name, queries, references, None, truth, notes, places, tuple(problems), missing)
 
 
+def _positives_alone(
+    spec: Spec, queries: ImageSet, references: ImageSet, truth: pd.DataFrame | None
+) -> tuple[ImageSet, ImageSet, pd.DataFrame]:
+    """Queries that have an original, originals, and the truth of these."""
+    if truth is None:
+        raise KitError(f"{spec}: split {SUBSET} follows from the ground truth: put its CSV there")
+    truth = truth[truth.reference_id != ""].reset_index(drop=True)
+    sides = []
+    for images, column in ((queries, truth.query_id), (references, truth.reference_id)):
+        wanted = set(column)
+        sides.append(images.subset([i for i, n in enumerate(images.ids) if n in wanted]))
+    return *sides, truth
+
+
 def _holds_all(places: list[Path], ids: list[str]) -> bool:
     """Whether one folder `query_images` has development and test queries, as CopyNCE wants it."""
     names = [place.name.removesuffix(".zip") for place in places]
@@ -162,18 +184,23 @@ def _problems(split: str, queries: int, references: int, truth, missing) -> list
     """What a complete set would not have; also wrong counts of a complete truth."""
     first, last, positives = SPLITS[split]
     wanted, found = last - first + 1, layouts.count_positives(truth)
+    all_references = REFERENCES
+    if split == SUBSET:
+        wanted = all_references = positives
     problems = []
     if queries != wanted:
         problems.append(f"{queries} of {wanted} queries are there: results are of a subset")
-    if references != REFERENCES:
-        problems.append(f"{references} of {REFERENCES} references are there: results are easier")
+    if references != all_references:
+        problems.append(
+            f"{references} of {all_references} references are there: results are easier"
+        )
     if truth is None:
         problems.append(f"no ground truth of split {split}: put its CSV into the folder")
         return problems
     listed = truth["query_id"].nunique()
     if listed == wanted and found != positives:
         problems.append(f"the truth has {found} true pairs instead of {positives}: wrong file?")
-    if listed == found < wanted:
+    if listed == found < wanted and split != SUBSET:
         problems.append(f"the truth lists {found} queries, all with an original: others count as")
         problems[-1] += " false, unless unlisted='drop'"
     if missing:

@@ -193,7 +193,8 @@ def finish(output: Output, shards: Sequence[tuple[int, int]], images: ImageSet, 
     names = to_bytes(images.ids)
     write_blocks(
         output.path, _blocks(files, counts, names), sum(counts), model=output.model,
-        sizes=[stream.size for stream in output.streams], variant=output.streams[0].variant,
+        sizes=[stream.size for stream in output.streams], resize=output.streams[0].resize,
+        variant=output.streams[0].variant,
         codec=output.codec and output.codec.spec, skipped=skipped,
     )  # fmt: skip
     shutil.rmtree(output.folder)

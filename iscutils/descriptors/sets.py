@@ -13,7 +13,7 @@ from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
-from iscutils.models import model_key, shipped_background, shipped_folder
+from iscutils.models import KNOWN, model_key, shipped_background, shipped_folder
 from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
@@ -73,19 +73,22 @@ class ExtractionConfig:
         }  # fmt: skip
 
 
-def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
-    """Model folders by the names under which this run, or another (RUN:NAME), published them.
+def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
+    """Models by the names under which this run, or another (RUN:NAME), published them.
 
-    A name that no run published may be that of a model that comes with the kit.
+    A name that no run published may be that of a model that comes with the kit, or of published
+    weights, such as `sscd_disc_mixup`, which stands for itself.
     """
     if not names:
         raise KitError("no model to extract with: name those that notebooks 01, 03 and 04 made")
     return {name: _find_model(run, name) for name in names}
 
 
-def _find_model(run: Run, name: str) -> Path:
-    shipped = None if run.has(name) or published_by(name) else shipped_folder(name)
-    return shipped or find_published(run, name)
+def _find_model(run: Run, name: str) -> str | Path:
+    if run.has(name) or published_by(name):
+        return find_published(run, name)
+    shipped = shipped_folder(name)
+    return name if shipped is None and name in KNOWN else shipped or run.find(name)
 
 
 def find_detector(run: Run, name: str) -> Path:

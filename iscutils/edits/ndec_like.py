@@ -7,7 +7,8 @@ belong into one table.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log, resolve, write_text
+from iscutils.artifacts import (
+    KitError,
+    atomic_path,
+    content_key,
+    file_hash,
+    log,
+    resolve,
+    write_text,
+)
+from iscutils.datasets.benchmark import read_edits
 from iscutils.edits.folders import STATE, write_csv
 from iscutils.edits.making import encode_jpeg
 from iscutils.edits.negatives import NEAR, QUALITY, hash_distance
@@ -26,7 +36,7 @@ from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.synthesis import synthesise_queries
 from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet, open_folder
+from iscutils.images import ImageError, ImageSet, drop, open_folder
 from iscutils.submissions import read_ground_truth
 
 VERSION = 1
@@ -37,7 +47,7 @@ INLIERS = 20  # matches under one homography from which on two pictures are take
 TRIES = 5  # nearest references that a picture is compared with
 LONG_SIDE = 320  # px, at which points are looked for
 SIDE = 16  # px of the thumbnails that the simple descriptor compares
-MARKER, KINDS = ".finished", "kinds.csv"
+MARKER, KINDS, TRUTH = ".finished", "kinds.csv", "ground_truth.csv"
 
 
 def hard_count(ordinary: int, share: float) -> int:
@@ -98,13 +108,8 @@ def ndec_like(
         given,
     )  # fmt: skip
     folder = resolve(out)
-    marker = folder / MARKER
-    if (folder / STATE).exists():
-        raise KitError(f"{folder} holds a set of another kind: choose an empty folder")
-    if marker.exists() and marker.read_text(encoding="utf-8") == key:
-        log.info("NDEC-like set finished before: %s", folder)
+    if _finished(folder, key):
         return folder
-    marker.unlink(missing_ok=True)
     base = synthesise_queries(
         images, distractors.subset(ordinary), recipe, folder / "ordinary",
         positives=positives, negatives=negatives, seed=seed, executor=executor,
@@ -113,8 +118,64 @@ def ndec_like(
     decoys, alike = _choose(images, held_out, _similar(images, held_out, vectors, hard), count,
                             executor)  # fmt: skip
     _assemble(folder, base, held_out, decoys, alike, seed)
-    write_text(marker, key)
+    write_text(folder / MARKER, key)
     return folder
+
+
+def add_hard_negatives(
+    base: str | Path, out: str | Path, *, seed: int, executor: Executor, share: float = SHARE
+) -> Path:
+    """A copy of a benchmark with hard negatives, made of references that no query was made from.
+
+    Look-alikes and decoys are as in `ndec_like`; a reference that becomes one is no reference any
+    more. So the set needs no photographs from elsewhere.
+
+    Args:
+        base: folder in ISC layout with a ground truth.
+        out: folder to write, as that of `ndec_like` without `ordinary/`. Finished work is kept.
+        seed, executor: as everywhere.
+        share: of hard negatives among all queries, 0..1; half of the references without a query
+            stay references where the share allows it.
+
+    Raises:
+        KitError: too few references without a query.
+    """
+    base, folder = resolve(base), resolve(out)
+    references, truth = open_folder(base / "references"), read_ground_truth(base / TRUTH)
+    queries = open_folder(base / "queries")
+    count, used = hard_count(len(queries), share), set(truth.reference_id)
+    free = [i for i, name in enumerate(references.ids) if name not in used]
+    if len(free) < count:
+        raise KitError(
+            f"{len(free)} references without a query are too few for {count} hard negatives: give "
+            "more references, or lower the share of hard negatives"
+        )
+    key = content_key(
+        VERSION, references.key(), queries.key(), file_hash(base / TRUTH), seed, share
+    )
+    if _finished(folder, key):
+        return folder
+    order = np.random.default_rng([seed, 0, 4]).permutation(free)
+    held_out = references.subset(order[: max(count, len(free) // 2)].tolist())
+    kept = drop(references, set(held_out.ids))
+    similar = _similar(kept, held_out, None, None)
+    decoys, alike = _choose(kept, held_out, similar, count, executor)
+    taken = {held_out.ids[i] for i in (*decoys, *alike)}
+    _assemble(folder, base, held_out, decoys, alike, seed, without=taken)
+    write_text(folder / MARKER, key)
+    return folder
+
+
+def _finished(folder: Path, key: str) -> bool:
+    """Whether a folder holds this very set; if not, it is no longer called finished."""
+    marker = folder / MARKER
+    if (folder / STATE).exists():
+        raise KitError(f"{folder} holds a set of another kind: choose an empty folder")
+    if marker.exists() and marker.read_text(encoding="utf-8") == key:
+        log.info("NDEC-like set finished before: %s", folder)
+        return True
+    marker.unlink(missing_ok=True)
+    return False
 
 
 def _similar(images, held_out, vectors, hard) -> np.ndarray:
@@ -235,22 +296,35 @@ def crop_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int,
 
 
 def _assemble(
-    folder: Path, base: Path, held_out: ImageSet, decoys: list[int], alike: list[int], seed: int
+    folder: Path,
+    base: Path,
+    held_out: ImageSet,
+    decoys: list[int],
+    alike: list[int],
+    seed: int,
+    without: Collection[str] = (),
 ) -> None:
-    """Take over the ordinary set and add the hard negatives and the tables."""
+    """Take over the ordinary set, its references `without` some; add hard negatives and tables."""
     for name in ("queries", "references"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file in (folder / name).iterdir():  # of a call with other arguments
             file.unlink()
-        for file in open_folder(base / name).files:
-            link_or_copy(Path(file), folder / name / Path(file).name)
-    truth = read_ground_truth(base / "ground_truth.csv").to_numpy().tolist()
-    edits = pd.read_csv(base / "edits.csv", dtype=str, keep_default_na=False).to_numpy().tolist()
+        images = open_folder(base / name)
+        for i, image_id in enumerate(images.ids):
+            if name == "queries" or image_id not in without:
+                link_or_copy(images.path(i), folder / name / images.path(i).name)
+    truth = read_ground_truth(base / TRUTH).to_numpy().tolist()
+    known = [query for query, _ in truth]
+    listed = base / "edits.csv"
+    edits = read_edits(listed, known) if listed.exists() else {}
+    edits = [(query, edits.get(query, "")) for query in known]
     kinds = [(query, "positive" if reference else "negative") for query, reference in truth]
     digits = len(truth[0][0]) - 1
     hard = [("decoy", i) for i in decoys] + [("look_alike", i) for i in alike]
-    for number, (kind, i) in enumerate(hard, len(truth)):
-        query = f"Q{number:0{digits}d}"
+    numbers = itertools.count(len(truth))
+    names = (name for n in numbers if (name := f"Q{n:0{digits}d}") not in set(known))
+    for (kind, i), query in zip(hard, names, strict=False):
+        number = int(query[1:])
         picture, path = held_out.load(i), held_out.path(i)
         if kind == "decoy":
             box = crop_box(picture.size, np.random.default_rng([seed, number]))
@@ -263,7 +337,7 @@ def _assemble(
         truth.append((query, ""))
         edits.append((query, ""))
         kinds.append((query, kind))
-    write_csv(folder / "ground_truth.csv", ("query_id", "reference_id"), truth)
+    write_csv(folder / TRUTH, ("query_id", "reference_id"), truth)
     write_csv(folder / "edits.csv", ("query_id", "edits"), edits)
     write_csv(folder / KINDS, ("query_id", "kind"), kinds)
 

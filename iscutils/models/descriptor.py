@@ -152,7 +152,9 @@ class Descriptor(nn.Module):
         return F.normalize(self.raw(images), dim=1)
 
     def start_from(self, model: str | Path | None) -> Descriptor:
-        """Copy the backbone weights of whatever `load` reads (None: keep the own); returns itself.
+        """Copy the weights of whatever `load` reads (None: keep the own); returns itself.
+
+        Those of the backbone, and those behind it where that model has the same layers there.
 
         Raises:
             KitError: that model has another backbone.
@@ -172,6 +174,9 @@ class Descriptor(nn.Module):
                     f"'{self.config.backbone}': pretrain this one, or start from noise"
                 )
             self.backbone.load_state_dict(other.backbone.state_dict())
+            if _behind(other.config) == _behind(self.config):
+                self.neck.load_state_dict(other.neck.state_dict())
+                self.head.load_state_dict(other.head.state_dict())
         return self
 
     def parameter_count(self) -> int:
@@ -238,6 +243,11 @@ def _check(config: DescriptorConfig) -> None:
         )
     if config.projector == "bot" and not config.dim:
         raise KitError("projector 'bot' needs the number of its compact values as dim, e.g. 256")
+
+
+def _behind(config: DescriptorConfig) -> tuple:
+    """What decides the layers behind the pooling of one backbone."""
+    return config.dim, config.hidden, config.neck, config.projector
 
 
 def _head(channels: int, hidden: int, dim: int) -> nn.Module:

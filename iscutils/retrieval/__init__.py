@@ -1,6 +1,13 @@
 """Retrieval: codecs, score normalisation, candidates; learnt from background images only."""
 
-from .direction import by_direction, direction_report, norm_ratios, read_norms, true_rows
+from .direction import (
+    by_direction,
+    direction_report,
+    hard_negative_table,
+    norm_ratios,
+    read_norms,
+    true_rows,
+)
 from .ladder import ladder
 from .merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
 from .part_files import PartFiles, has_parts, part_files, read_part_table
@@ -20,6 +27,7 @@ __all__ = [
     "cap",
     "direction_report",
     "has_parts",
+    "hard_negative_table",
     "ladder",
     "largest",
     "matching_parts",

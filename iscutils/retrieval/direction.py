@@ -153,3 +153,41 @@ def _hard_rows(
 
 def _share(gone: np.ndarray, rows: np.ndarray) -> float:
     return float(gone[rows].mean()) if rows.any() else 0.0
+
+
+def hard_negative_table(
+    stages: Mapping[str, pd.DataFrame],
+    truth: pd.DataFrame,
+    hard: Collection[str],
+    *,
+    unlisted: str = "false",
+) -> pd.DataFrame:
+    """What hard negative queries cost each ranked list (asl_ndec.md, section 9.6).
+
+    A row a list, columns: uap and recall_at_p90 of all queries; ordinary_uap and
+    ordinary_recall_at_p90 without the hard negatives; `hard_above`, hard negative queries that have
+    a pair at or above the list's own P90 threshold, and `hard_above_ordinary`, those at or above
+    the P90 threshold of the ordinary queries: what one gets who chose it on a benchmark without
+    hard negatives. NaN where no threshold gives 90 %. A list that is better finds more true pairs
+    at 90 % precision and is allowed more false ones with them, so the second column compares.
+    """
+    truth_of = truth[~truth.query_id.isin(hard)]
+    rows = {}
+    for name, predictions in stages.items():
+        own = predictions.query_id.isin(hard)
+        every = evaluate(predictions, truth, unlisted=unlisted)
+        ordinary = evaluate(predictions[~own], truth_of, unlisted=unlisted)
+        best = predictions[own].groupby("query_id")["score"].max()
+        rows[name] = {
+            "uap": every.uap,
+            "recall_at_p90": every.recall_at_p90,
+            "ordinary_uap": ordinary.uap,
+            "ordinary_recall_at_p90": ordinary.recall_at_p90,
+            "hard_above": _above(best, every.threshold_p90),
+            "hard_above_ordinary": _above(best, ordinary.threshold_p90),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("list")
+
+
+def _above(best: pd.Series, threshold: float | None) -> float:
+    return float("nan") if threshold is None else float((best >= threshold).sum())

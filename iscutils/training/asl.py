@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from iscutils.artifacts import KitError
+from iscutils.edits import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.tensor import TensorEdits
 from iscutils.losses import NegativePairs, NormRatio
@@ -22,6 +23,7 @@ from iscutils.training.d2lv import D2LV
 from iscutils.training.method import TrainConfig
 from iscutils.training.pixels import Pixels, to_views
 
+PARTS = "parts"  # recipe of plain crops
 BATCH = 64  # images of `norms_of`
 DECOY_AREA = (0.2, 0.5)  # of a directional decoy, share of its photograph
 
@@ -39,6 +41,12 @@ class ASL(D2LV):
         negative_weight: of the loss of negative pairs (mu); not used with "softmax_triplet", whose
             triplets find the partner as the nearest negative.
         negative_margin: cosine up to which the two of a pair may be alike.
+        edited: factor on the share that an edited view shows (path "labelled": give it to
+            `read_labelled`). Below 1 every edited view shall be shorter than its original, also one
+            that shows all of it: what the filter asks of a copy. 1: content alone counts.
+        part_views: how many of the views are plain crops of 20 to 80 % (path "labelled": add a set
+            of recipe "parts"). They are what directional pairs are made of; seen among edited views
+            alone, the network takes traces of editing for the sign of a part.
         others: see `D2LV`.
     """
 
@@ -55,8 +63,15 @@ class ASL(D2LV):
         norm_pairs: str = "pairs",
         negative_weight: float = 1.0,
         negative_margin: float = 0.3,
+        edited: float = 1.0,
+        part_views: int = 0,
         **others: Any,
     ):
+        if not 0 < edited <= 1 or not 0 <= part_views < max(2, config.views):
+            raise KitError(
+                f"edited={edited}, part_views={part_views}: give a factor above 0 up to 1, and "
+                f"fewer part views than the {config.views} views of a photograph"
+            )
         if config.path == "images":
             raise KitError(
                 "asl must know how much of its photograph every view shows, and path 'images' does "
@@ -66,11 +81,20 @@ class ASL(D2LV):
         self.settings |= {
             "norm": [norm_weight, norm_ramp, norm_pairs],
             "negative": [negative_weight, negative_margin],
+            "views": [edited, part_views],
         }
+        self.edited, self.part_views = edited, part_views
+        if part_views and config.path == "tensor":
+            self.part_edits = TensorEdits(load_recipe(PARTS), config.size)
         self.norm_weight, self.norm_ramp = norm_weight, norm_ramp
         self.negative_weight = negative_weight if self.kind == "cosface" else 0.0
         self.norm_ratio = NormRatio(norm_pairs)
         self.negatives = NegativePairs(negative_margin)
+
+    def edits_of(self, number: int) -> TensorEdits:
+        if number >= self.config.views - self.part_views:
+            return self.part_edits
+        return super().edits_of(number)
 
     def weight_now(self) -> float:
         """Weight of the norm-ratio loss in this step."""

@@ -8,8 +8,9 @@ are those of the author's later open recipes; the average of the weights is save
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -17,14 +18,20 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from iscutils.artifacts import KitError
+from iscutils.edits.tensor import TensorEdits
 from iscutils.edits.tensor_visible import edit_and_measure
 from iscutils.losses import Classifier, CosFace, SoftTriplet, unit, world_size
 from iscutils.models import Descriptor
 from iscutils.training.ema import average_of
 from iscutils.training.method import Method, TrainConfig, strength_at
+from iscutils.training.pixels import Pixels, to_views
+
+if TYPE_CHECKING:
+    from iscutils.training.labelled import Labelled
 
 LOSSES = ("cosface", "softmax_triplet")
 SOFTMAX_WEIGHT, SMOOTHING = 10.0, 0.1  # of "softmax_triplet"
+IMPRINTED = 256  # classes at a time
 PAD = 10 / 256  # of the side, for random crops of finished pictures
 
 
@@ -49,6 +56,7 @@ class D2LV(Method):
 
     paths = ("tensor", "images", "labelled")
     measures_content = False  # whether `loss` needs to know how much views show
+    edited = 1.0  # factor on the shares that edited views show
 
     def __init__(
         self,
@@ -88,6 +96,26 @@ class D2LV(Method):
         return (compact,) if wide is compact else (wide, compact)
 
     @torch.no_grad()
+    def imprint(self, data: Pixels | Labelled) -> None:
+        """Start the weights of every class as the features of its first picture.
+
+        For a start from a trained descriptor: random classes would first pull it apart. Source: Qi
+        et al., "Low-Shot Learning with Imprinted Weights", CVPR 2018.
+        """
+        if self.config.path == "images":
+            raise KitError("imprint reads finished pictures: choose views tensor or labelled")
+        training, side = self.model.training, self.config.size
+        self.model.eval()
+        for rows in np.array_split(np.arange(data.classes), max(1, data.classes // IMPRINTED)):
+            pictures = to_views(data.__getitems__(data.first_pictures(rows))[0])
+            if pictures.shape[-1] != side:
+                pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+            levels = self.levels(self.model.pooled(pictures.to(self.model.mean.device)))
+            for classifier, features in zip(self.classifiers, levels, strict=True):
+                classifier.weight[torch.from_numpy(rows)] = unit(features)
+        self.model.train(training)
+
+    @torch.no_grad()
     def _widths(self) -> list[int]:
         training, like = self.model.training, next(self.model.parameters())
         self.model.eval()
@@ -114,15 +142,19 @@ class D2LV(Method):
         views, shares = [], []
         with torch.autocast(images.device.type, enabled=False):  # pixels keep float32
             for number in range(self.config.views):
-                edits = self.edits if number else self.mild_edits
+                edits = self.edits_of(number)
                 if self.measures_content:
                     made, shown = edit_and_measure(edits, images, generator, strength)
-                    shares.append(shown)
+                    shares.append(shown * self.edited if number else shown)
                 else:
                     made = edits(images, generator, strength)
                 views.append(made)
         known = torch.stack(shares, 1).flatten() if shares else None
         return torch.stack(views, 1).flatten(0, 1), ids.repeat_interleave(len(views)), known
+
+    def edits_of(self, number: int) -> TensorEdits:
+        """What makes view `number` of a photograph, on path "tensor"."""
+        return self.edits if number else self.mild_edits
 
     def _jittered(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, S, S), half of them mirrored, each moved by up to 10 px of 256."""

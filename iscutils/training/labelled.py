@@ -45,6 +45,7 @@ def read_labelled(
     pairs_a_batch: int = 4,
     without: Collection[str] = (),
     steps: int = 0,
+    edited: float = 1.0,
 ) -> Labelled:
     """Training data for path "labelled" from folders that `synthesise` made; see `Labelled`.
 
@@ -55,14 +56,14 @@ def read_labelled(
         executor: decodes.
         pairs: `pairs.csv` of `hard_negative_pairs` (columns image_a, image_b), one of the sets
             being made of its images; None for none.
-        pairs_a_batch, without, steps: see `Labelled`.
+        pairs_a_batch, without, steps, edited: see `Labelled`.
 
     Raises:
         KitError: a folder holds no finished training set.
     """
     cached = [cache_labelled(part, size, folder, executor) for part in sets]
     table = None if pairs is None else pd.read_csv(pairs, dtype=str)
-    return Labelled(cached, table, pairs_a_batch, without, steps)
+    return Labelled(cached, table, pairs_a_batch, without, steps, edited)
 
 
 def cache_labelled(
@@ -156,10 +157,13 @@ class Labelled(Dataset):
     Args:
         caches: folders that `cache_labelled` wrote.
         pairs: table of hard negative pairs with columns image_a, image_b (ids). Their ids are
-            classes as all others, but come in pairs: both of a pair are in one batch.
+            classes as all others, but come in pairs: both of a pair are in one batch. With columns
+            source_a, source_b (ids of the photographs they were made of) these photographs are no
+            classes of their own: a photograph in two classes would be pushed away from itself.
         pairs_a_batch: complete pairs in a batch of a process, beside its ordinary ids.
-        without: ids to leave out, those of held-out photographs.
+        without: ids to leave out, those of held-out photographs, and with them pairs made of such.
         steps: of an epoch; 0: as many as show every ordinary id once.
+        edited: factor on the scales of all copies but number 0, see `ASL`.
     """
 
     path = "labelled"
@@ -171,6 +175,7 @@ class Labelled(Dataset):
         pairs_a_batch: int = 4,
         without: Collection[str] = (),
         steps: int = 0,
+        edited: float = 1.0,
     ):
         self.caches = [Path(cache) for cache in caches]
         files = [file for cache in self.caches for file in sorted(cache.glob("[0-9]*.npy"))]
@@ -178,21 +183,23 @@ class Labelled(Dataset):
         self.ends = np.cumsum([len(shard) for shard in self.shards])
         tables = [pd.read_parquet(cache / "pictures.parquet") for cache in self.caches]
         table = pd.concat(tables, ignore_index=True)
-        used = table[table.readable & ~table.id.isin(set(without))]
+        pairs, others = _of_training(pairs, set(without))
+        used = table[table.readable & ~table.id.isin(others)]
         if used.empty:
             raise KitError("the labelled sets hold no picture to train on: make larger ones")
         codes, ids = pd.factorize(used.id)
         self.ids: list[str] = ids.tolist()
         self.side = self.shards[0].shape[1]
         self.groups = _by_class(used.index.to_numpy(), codes, len(self.ids))  # (classes, K)
-        self.scales = table.scale.to_numpy(np.float32)  # of every picture
+        factor = np.where(table["copy"] > 0, edited, 1.0)
+        self.scales = (table.scale * factor).to_numpy(np.float32)  # of every picture
         self.labels = np.full(len(table), -1)
         self.labels[used.index] = codes
         self.pairs = _pair_classes(pairs, self.ids)  # (pairs, 2)
         self.pair_of = np.full(len(self.ids), -1)
         self.pair_of[self.pairs] = np.arange(len(self.pairs))[:, None]
         self.pairs_a_batch = pairs_a_batch if len(self.pairs) else 0
-        self.epoch_steps = steps
+        self.epoch_steps, self.edited = steps, edited
 
     @property
     def classes(self) -> int:
@@ -202,8 +209,12 @@ class Labelled(Dataset):
     def key(self) -> str:
         """Ten hexadecimal digits that change with pictures, ids, pairs and length of an epoch."""
         names = [cache.name for cache in self.caches]
-        settings = (self.pairs.tolist(), self.pairs_a_batch, self.epoch_steps)
+        settings = (self.pairs.tolist(), self.pairs_a_batch, self.epoch_steps, self.edited)
         return content_key(names, self.ids, *settings)
+
+    def first_pictures(self, classes: np.ndarray) -> list[int]:
+        """Index of the first picture of each class, its original where the sets have one."""
+        return self.groups[classes, 0].tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -250,6 +261,19 @@ def _by_class(pictures: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarr
     groups = np.full((classes, counts.max()), -1)
     groups[codes[order], column] = pictures[order]
     return groups
+
+
+def _of_training(
+    pairs: pd.DataFrame | None, without: set[str]
+) -> tuple[pd.DataFrame | None, set[str]]:
+    """Pairs of which no photograph is held out, and the ids that shall be no ordinary classes."""
+    if pairs is None or "source_a" not in pairs:
+        return pairs, without
+    sources = pairs[["source_a", "source_b"]]
+    kept = pairs[~sources.isin(without).any(axis=1)]
+    pieces = set(pairs.image_a) | set(pairs.image_b)
+    left_out = pieces - set(kept.image_a) - set(kept.image_b)
+    return kept, without | left_out | (set(sources.to_numpy().ravel()) - pieces)
 
 
 def _pair_classes(pairs: pd.DataFrame | None, ids: list[str]) -> np.ndarray:

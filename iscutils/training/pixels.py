@@ -72,6 +72,10 @@ class Pixels(OneClassEach, Dataset):
         sampler = EpochSampler(len(self), config.seed)
         return whole_batches(self, sampler, config.batch_size)
 
+    def first_pictures(self, classes: np.ndarray) -> list[int]:
+        """Index of a picture of each class: an image is the only one of its class."""
+        return classes.tolist()
+
     def split(self, share: float, seed: int = 0) -> tuple[Pixels, Pixels]:
         """Two disjoint parts: a random `share` of the images is held out, as the second."""
         order = np.random.default_rng([seed, len(self)]).permutation(self.indices)
