@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from iscutils.__main__ import main
 from iscutils.artifacts import KitError, Run
-from iscutils.descriptors.sets import ExtractionConfig, find_models, shipped_backgrounds
+from iscutils.descriptors.extract import read_skipped
+from iscutils.descriptors.sets import (
+    ExtractionConfig,
+    extract_sets,
+    find_models,
+    shipped_backgrounds,
+)
 from iscutils.descriptors.store import read_descriptors, write_descriptors
+from iscutils.executor import open_executor
+from iscutils.images import GeneratedImages
 from iscutils.models import Descriptor, DescriptorConfig, load, pack, shipped, shipped_background
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=8, hidden=16, size=32)
@@ -21,6 +30,10 @@ def weights(tmp_path, monkeypatch):
     """An empty place for shipped models."""
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
     return tmp_path / "weights"
+
+
+def shade(item):
+    return Image.new("RGB", (40, 40), (item, 5, 5))
 
 
 def unit_rows(count, dim=8):
@@ -109,11 +122,26 @@ def test_the_command_ships_a_run_and_notebook_05_finds_it(weights, finished, tmp
     files = shipped_backgrounds(alone, ExtractionConfig([32]), tmp_path)
     described = read_descriptors(files["release-8", "background"])
     assert described.vectors.shape == (40, 8)
+    assert read_skipped(files["release-8", "background"]) == []
     for config in (ExtractionConfig([32, 48]), ExtractionConfig([32], per_size=True)):
         with pytest.raises(KitError, match=r"sizes=\[32\]"):
             shipped_backgrounds(alone, config, tmp_path)
     with pytest.raises(KitError, match="ships no background"):
         shipped_backgrounds({"student": models["student"]}, ExtractionConfig([32]), tmp_path)
+
+
+def test_sets_are_described_with_the_shipped_background(weights, tmp_path):
+    pack(Descriptor(SMALL), "release-8", unit_rows(40), [32], "")
+    pictures = GeneratedImages(["a", "b", "c"], shade, [0, 90, 180], "shades")
+    sets = {"queries": pictures, "background": pictures}
+    config = ExtractionConfig([32], background="shipped")
+    with open_executor("serial") as serial:
+        models = {"release-8": weights / "release-8"}
+        files = extract_sets(sets, models, config, tmp_path / "out", serial)
+    assert len(read_descriptors(files["release-8", "queries"]).ids) == 3
+    assert len(read_descriptors(files["release-8", "background"]).ids) == 40
+    with pytest.raises(KitError, match="choose images or shipped"):
+        ExtractionConfig([32], background="none")
 
 
 def test_runs_of_parts_are_not_shipped(weights, finished, capsys):

@@ -18,6 +18,7 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
+SHIPPED = "shipped"
 BY_NAME = "by_name"
 FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
 
@@ -38,6 +39,7 @@ class ExtractionConfig:
         both_ways: MODEL@SIZE whose references are cut too (for OQ+AR); empty: all. Others describe
             whole references alone.
         replace: confidence above which a detected overlay takes the place of its query.
+        background: "images" of the set, or "shipped": the descriptors that come with each model.
         precision: "32", or "bf16" for half the time where that is fast, see `Forward`.
     """
 
@@ -51,10 +53,13 @@ class ExtractionConfig:
     device: str = "auto"
     batch_size: int = 64
     precision: str = "32"
+    background: str = "images"
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
             raise KitError(f"parts '{self.parts}' are unknown: choose {' or '.join(CHOICES)}")
+        if self.background not in ("images", SHIPPED):
+            raise KitError(f"background '{self.background}' is unknown: choose images or {SHIPPED}")
         if self.reduce and not self.separate:
             raise KitError(
                 f"reduce={self.reduce} whitens the descriptors of one size: set per_size=True, or "
@@ -123,6 +128,9 @@ def extract_sets(
     """
     _check_both_ways(models, config)
     files: dict[tuple[str, str], Path] = {}
+    if config.background == SHIPPED:
+        files |= shipped_backgrounds(models, config, out)
+        sets = {kind: images for kind, images in sets.items() if kind != BACKGROUND}
     training_sets = _training_sets(models, config)
     labels = dict(zip(model_names(list(models.values())), models, strict=True))  # by folder
     codecs = None
@@ -172,7 +180,7 @@ def shipped_backgrounds(
             )
         path = Path(out) / f"{BACKGROUND}-shipped-{model_key(folder)}.h5"
         ids = [f"background-{i:05d}" for i in range(len(vectors))]
-        files[name, BACKGROUND] = write_descriptors(path, vectors, ids)
+        files[name, BACKGROUND] = write_descriptors(path, vectors, ids, skipped=[])
     return files
 
 
