@@ -45,9 +45,8 @@ class MergeConfig:
     `faces`: file of reference ids that show a face, one a line; their OQ+AR rows are dropped.
     `penalty`: subtracted where the query part is neither whole nor a detection. `top_two`: mean of
     the two best distinct scores of a pair instead of its best. `cap`: rows kept, 0 = all.
-    `penalty_references`: subtracted in OQ+AR; published: the same. A whole query meets nineteen
-    parts of each reference, but its normaliser knows whole background images alone: with few
-    networks, which cannot vote these chance matches down, more is better.
+    `penalty_references`: subtracted in OQ+AR; published: the same. There a whole query meets
+    nineteen parts of each reference, while its normaliser knows whole background images alone.
     """
 
     vote: bool = True
