@@ -21,9 +21,9 @@ demo: $(READY)
 	@$(BIN)/python -m iscutils run demo
 
 # The notebooks run in a temporary runs folder (tests/conftest.py): no earlier demo can help them.
-# They are named first, since they take longest; a process has one file, or all notebooks, at a time.
+# A process has one file at a time, or all notebooks; those and the longest tests come first.
 test: $(READY)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --nbval-lax \
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder --nbval-lax \
 		--nbval-current-env --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1800 \
 		notebooks tests
 

@@ -25,14 +25,25 @@ def pytest_unconfigure():
 
 
 def pytest_collection_modifyitems(items):
+    # What takes longest comes first, so that no process is left alone with it at the end.
+    items.sort(key=lambda item: item.path.suffix == ".py" and item.path.stem != "test_end_to_end")
     for item in items:
-        notebook = hasattr(item.parent, "skip_compare")  # of nbval
-        if notebook:
+        if hasattr(item.parent, "skip_compare"):  # a notebook of nbval
             # Progress bars and log lines; committed notebooks hold none.
             item.parent.skip_compare += ("stderr",)
-        # What one test process takes as a whole: a file, for its fixtures; and all notebooks, each
-        # of which needs what the one before left.
-        item.add_marker(pytest.mark.xdist_group("notebooks" if notebook else item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    """A test process takes a file as a whole, and all notebooks: each needs what is before it."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Whole(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "notebooks" if file.endswith(".ipynb") else file
+
+    return Whole(config, log)
 
 
 class Project:
