@@ -12,7 +12,7 @@ import yaml
 
 from iscutils.artifacts import KitError, Run
 from iscutils.descriptors.store import read_descriptors
-from iscutils.models import load, pack
+from iscutils.models import Descriptor, load, pack
 from iscutils.training import read_probes
 
 TRAINING = ("01_pretrain", "02_dataset_synthesis", "03_training", "04_distillation")
@@ -40,13 +40,13 @@ def pack_run(run: Run, name: str, model: str = "student", text: str = "") -> Pat
             "parts='whole' and per_size=False, so that one background belongs to the model"
         )
     background = read_descriptors(run.find(f"descriptors:{model}:background")).vectors
-    card = model_card(run, name, model, text)
-    return pack(load(run.find(model)), name, background, extraction["sizes"], card)
-
-
-def model_card(run: Run, name: str, model: str = "student", text: str = "") -> str:
-    """Markdown: the text, then what the run knows: recipe, hardware, minutes, results."""
     network = load(run.find(model))
+    card = model_card(run, name, network, text)
+    return pack(network, name, background, extraction["sizes"], card)
+
+
+def model_card(run: Run, name: str, network: Descriptor, text: str = "") -> str:
+    """Markdown: the text, then what the run knows: recipe, hardware, minutes, results."""
     parts = [f"# {name}", text.strip()] if text.strip() else [f"# {name}"]
     parts += [
         f"{network.config.backbone}, {network.dim} values, "

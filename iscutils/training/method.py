@@ -54,6 +54,12 @@ def strength_at(progress: float, config: TrainConfig) -> float:
     return config.strength * (0.3 + 0.7 * ramp)
 
 
+def seeded(device: torch.device, *stream: int) -> torch.Generator:
+    """Random numbers of torch that whole numbers decide, as NumPy's `default_rng([...])` has it."""
+    state = np.random.SeedSequence(stream).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state >> 1))
+
+
 class Method(L.LightningModule):
     """A training method: `loss(images, ids) -> {name: value}` with the total under `loss`.
 
@@ -134,9 +140,7 @@ class Method(L.LightningModule):
 
     def generator(self, device: torch.device, *stream: int) -> torch.Generator:
         """Random numbers of this step and process; `stream` tells several uses apart."""
-        entropy = np.random.SeedSequence([self.config.seed, self.global_step, rank(), *stream])
-        generator = torch.Generator(device)
-        return generator.manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+        return seeded(device, self.config.seed, self.global_step, rank(), *stream)
 
     def setup(self, stage: str) -> None:
         # Queues hold the same rows on every process: sending them at every step would be waste.

@@ -21,7 +21,7 @@ from iscutils.edits.tensor import TensorEdits
 from iscutils.losses import unit
 from iscutils.models import state_key
 from iscutils.training.fit import pick_device, pick_precision
-from iscutils.training.method import TrainConfig
+from iscutils.training.method import TrainConfig, seeded
 from iscutils.training.pixels import EpochSampler, OneClassEach, Pixels, to_views, whole_batches
 
 BATCH = 64  # images edited at once; part of the random stream
@@ -118,7 +118,7 @@ def store_views(
                 vectors = np.zeros((len(pixels), 2, teacher.dim), np.float16)
                 for start in range(0, len(pixels), BATCH):
                     rows = list(range(start, min(start + BATCH, len(pixels))))
-                    generator = _generator(chosen, config.seed, number, start)
+                    generator = seeded(chosen, config.seed, number, start)
                     images = to_views(pixels.__getitems__(rows)[0].to(chosen))
                     made = [edit(images, generator, config.strength) for edit in makers]
                     for side, batch in enumerate(made):
@@ -137,8 +137,3 @@ def _describe(teacher: nn.Module, batch: torch.Tensor, bf16: bool) -> np.ndarray
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
         rows = teacher(batch.contiguous(memory_format=torch.channels_last))
     return unit(rows).cpu().numpy()
-
-
-def _generator(device: torch.device, *stream: int) -> torch.Generator:
-    state = np.random.SeedSequence(stream).generate_state(1, np.uint64)[0] >> 1
-    return torch.Generator(device).manual_seed(int(state))
