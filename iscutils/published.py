@@ -12,6 +12,7 @@ from iscutils.artifacts import KitError, atomic_path
 
 FILE = Path(__file__).with_suffix(".csv")
 RESULT = ["uap", "recall_at_p90"]
+OWN = "this run"  # source of own rows
 
 
 def published(*systems: str, dataset: str = "") -> pd.DataFrame:
@@ -103,7 +104,7 @@ def beside(own: pd.DataFrame, *systems: str, dataset: str = "") -> pd.DataFrame:
     rule (any where the publication states none), against the best own row among those.
     """
     own = own.assign(
-        source="this run", system=own.get("system", ""), rule=own.get("rule", "")
+        source=OWN, system=own.get("system", ""), rule=own.get("rule", "")
     ).reset_index(drop=True)
     others = published(*systems, dataset=dataset)
     same = ["dataset", "split", "protocol", "rule"]

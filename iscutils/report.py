@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,111 +10,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from iscutils import __version__, plots, templates
+from iscutils import __version__, figures, plots, templates
 from iscutils.artifacts import Run, log, write_text
 from iscutils.browser import DrawPair, browser_data
-from iscutils.descriptors.parts import FIRST_DETECTION, FIRST_REGION
-from iscutils.evaluation import bootstrap, by_edit, evaluate
-from iscutils.pairs import check_predictions, join_truth
-from iscutils.submissions import read_predictions
+from iscutils.pairs import check_predictions
+from iscutils.published import OWN, RESULT
+from iscutils.stages import RANDOM, edits_table, stages_table, with_final
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
 
-STAGE_PREFIX = "stage:"
-RANDOM = "random"
-FINAL = "final matches"
 _MAX_SKIPPED = 500
-
-
-def published_stages(run: Run) -> dict[str, pd.DataFrame]:
-    """Predictions that the notebooks published as `stage:<label>`, by label, in that order."""
-    path = run.path / "artifacts.json"
-    names = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    names = [name for name in names if name.startswith(STAGE_PREFIX)]
-    return {name.removeprefix(STAGE_PREFIX): read_predictions(run.find(name)) for name in names}
-
-
-def stages_table(
-    stages: Mapping[str, pd.DataFrame], ground_truth: pd.DataFrame, *, draws: int = 1000, seed=0
-) -> pd.DataFrame:
-    """Metrics of every stage, one row each, in the order given.
-
-    Columns: those of `evaluation.Metrics`, with `uap_low` and `uap_high`, the 95 % interval of
-    uAP over `draws` redrawn query sets.
-    """
-    rows = {}
-    for name, predictions in stages.items():
-        low, high = bootstrap(predictions, ground_truth, draws=draws, seed=seed)["uap"]
-        metrics = evaluate(predictions, ground_truth).as_dict()
-        rows[name] = {"uap": metrics.pop("uap"), "uap_low": low, "uap_high": high, **metrics}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.rename_axis("stage")
-
-
-def edits_table(
-    stages: Mapping[str, pd.DataFrame],
-    ground_truth: pd.DataFrame,
-    edits: Mapping[str, str],
-    measure: str = "recall_at_p90_threshold",
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """A measure of `evaluation.by_edit` for every edit (rows) and stage (columns).
-
-    Also returns the number of true pairs of each edit.
-    """
-    columns, counts = {}, {}
-    for name, predictions in stages.items():
-        table = by_edit(predictions, ground_truth, dict(edits)).set_index("edit")
-        columns[name] = table[measure]
-        counts = table["positives"].to_dict()  # the same for every stage
-    return pd.DataFrame(columns), counts
-
-
-def parts_table(matching: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.DataFrame:
-    """Which kinds of parts found pairs, and how often they were right.
-
-    `matching` has for each pair the row that scored best (`retrieval.matching_parts`). A row for
-    each kind of query part and of reference part, whole or cut; columns: pairs, `correct`, their
-    share `precision`, and `recall`, the share of all true pairs. The most pairs first.
-    """
-    kinds = pd.DataFrame(
-        {
-            "query part": [_query_part(int(part)) for part in matching["query_part"]],
-            "reference part": np.where(matching["reference_part"].astype(int) == 0, "whole", "cut"),
-            "correct": join_truth(matching, ground_truth).hit,
-        }
-    )
-    table = kinds.groupby(["query part", "reference part"])["correct"].agg(["size", "sum"])
-    table.columns = ["pairs", "correct"]
-    table["precision"] = table["correct"] / table["pairs"]
-    table["recall"] = table["correct"] / (ground_truth["reference_id"] != "").sum()
-    return table.sort_values("pairs", ascending=False, kind="stable")
-
-
-def _query_part(number: int) -> str:
-    """What a query's part with this number is, see `descriptors.parts`."""
-    if number >= FIRST_DETECTION:
-        return "detected overlay"
-    if number >= FIRST_REGION:
-        return "region"
-    return "whole" if number == 0 else "turned" if number <= 3 else "centre or tile"
-
-
-def with_final(
-    stages: Mapping[str, pd.DataFrame], matches: pd.DataFrame
-) -> tuple[dict[str, pd.DataFrame], str]:
-    """Stages including the final matches, and the label under which these are listed."""
-    wanted = _pair_key(matches)
-    for name in reversed(stages):
-        if len(stages[name]) == len(matches) and _pair_key(stages[name]) == wanted:
-            return dict(stages), name
-    return {**stages, FINAL: matches}, FINAL
-
-
-def _pair_key(frame: pd.DataFrame) -> str:
-    frame = frame[["query_id", "reference_id", "score"]].astype({"score": float})
-    frame = frame.sort_values(["query_id", "reference_id", "score"], ignore_index=True)
-    return hashlib.sha256(frame.to_csv(index=False, float_format="%.9g").encode()).hexdigest()
 
 
 def write_report(
@@ -126,6 +30,9 @@ def write_report(
     stages: Mapping[str, pd.DataFrame],
     *,
     table: pd.DataFrame | None = None,
+    published: pd.DataFrame | None = None,
+    by_part: pd.DataFrame | None = None,
+    direction: tuple[np.ndarray, np.ndarray] | None = None,
     draw_pair: DrawPair | None = None,
     max_thumbnails: int = 200,
     max_rows: int = 20_000,
@@ -136,7 +43,9 @@ def write_report(
     `matches` are the final ranked pairs (query_id, reference_id, score; `inliers`, `mirrored`,
     `similarity` and a homography `h00`..`h22`, reference px to query px, are shown when present).
     `stages` are the ranked pairs of each stage, by label. `table` is `stages_table(stages, ...)`
-    if it is there already. `draw_pair` gives the keypoints of a pair, see `browser.DrawPair`.
+    if it is there already. `published` is what `published.beside` gives, `by_part` what
+    `parts_table` gives; `direction` the norm ratios of candidates and which of them are true pairs,
+    (n,) each. `draw_pair` gives the keypoints of a pair, see `browser.DrawPair`.
     `max_thumbnails` pairs get pictures, the best of each verdict; `max_rows` matches are listed.
     Without a ground truth no metric is given. Default `out`: `report.html` in the run folder.
     The same inputs give the same bytes.
@@ -154,8 +63,14 @@ def write_report(
             ("stages", "Stages", _stages_section(table, final, RANDOM in stages)),
             ("curves", "Precision, recall and scores", _curves(benchmark, stages, final, table)),
         ]
+        if published is not None:
+            sections.insert(1, ("published", "Published results", _published_section(published)))
         if benchmark.edits:
             sections.append(("edits", "Edits", _edits_section(benchmark, stages)))
+        if by_part is not None:
+            sections.append(("parts", "Parts", _parts_section(by_part)))
+        if direction is not None:
+            sections.append(("direction", "Which way round", _direction_section(*direction)))
     threshold = None if final_metrics is None else _number(final_metrics["threshold_p90"])
     data = browser_data(
         matches,
@@ -308,6 +223,69 @@ def _edits_section(benchmark: Benchmark, stages: Mapping[str, pd.DataFrame]) -> 
     size = 10.5, 0.9 + len(table) * max(0.24, 0.07 * table.shape[1])
     return _figures(
         [("recall by edit", lambda ax: plots.edit_bars(table, counts=counts, ax=ax), note, size)]
+    )
+
+
+def _published_section(table: pd.DataFrame) -> str:
+    """Own rows and those that may be compared with them; all others folded away."""
+    names = ["system", "method", "split", "protocol", "rule", *RESULT, "difference", "source"]
+    header = [*names[:5], "uAP", "R@P90", *names[7:]]
+
+    def rows(part: pd.DataFrame) -> str:
+        cells = (
+            [_cell(row[name], "+.3f" if name == "difference" else ".3f") for name in names]
+            for row in part.to_dict("records")
+        )
+        return templates.table(header, cells, (5, 6, 7))
+
+    near = (table["source"] == OWN) | table["difference"].notna()
+    note = (
+        "This run first, then what was published on the same data with the same split, protocol "
+        "and candidate rule; the difference is own minus published uAP."
+    )
+    if not table["difference"].notna().any():
+        note = "No published result has the split, protocol and candidate rule of this run."
+    return (
+        f'{rows(table[near])}<p class="note">{note}</p><details><summary>{(~near).sum()} published '
+        f"results of other splits and protocols</summary>{rows(table[~near])}</details>"
+    )
+
+
+def _cell(value: Any, form: str) -> str:
+    """Text as it is, numbers in this form, nothing for what is missing."""
+    if isinstance(value, str):
+        return templates.text(value)
+    return "" if pd.isna(value) else format(value, form)
+
+
+def _parts_section(table: pd.DataFrame) -> str:
+    """Table of `parts_table`."""
+    rows = [
+        [
+            *(templates.text(name) for name in kinds),
+            f"{row['pairs']:,.0f}",
+            f"{row['correct']:,.0f}",
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f}",
+        ]
+        for kinds, row in table.iterrows()
+    ]
+    note = (
+        "For every pair the two parts that were most alike: how many pairs each kind found, and "
+        "how often it was right. Recall is the share of all true pairs."
+    )
+    header = [*table.index.names, *table.columns]
+    return templates.table(header, rows, range(2, 6)) + f'<p class="note">{note}</p>'
+
+
+def _direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
+    note = (
+        "Norm of the query's descriptor over that of the reference's. A model trained with the "
+        "norm-ratio loss makes it 1 at most for true pairs; of others the two curves are alike."
+    )
+    size = 6.6, 3.2
+    return _figures(
+        [("norm ratios", lambda ax: figures.norm_ratio_histogram(ratios, hits, ax=ax), note, size)]
     )
 
 

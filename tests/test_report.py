@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import hashlib
+import html
 import io
 import json
 import re
@@ -22,6 +23,8 @@ from iscutils.artifacts import KitError, Run
 from iscutils.datasets import Benchmark
 from iscutils.evaluation import evaluate
 from iscutils.images import GeneratedImages, ImageError
+from iscutils.published import beside, own_rows
+from iscutils.stages import FINAL, edits_table, parts_table, published_stages, with_final
 
 NASTY = (
     "<img src=x onerror=alert(1)>",
@@ -276,6 +279,47 @@ def test_table_and_headline_show_the_metrics(tmp_path):
     assert data["curve"]["hits"][at] / data["curve"]["rows"][at] >= 0.9
 
 
+def body_rows(text, section):
+    """Texts of the cells of a section's tables, a list a row."""
+    part = re.search(rf'<h2 id="{section}">.*?</section>', text, re.DOTALL)[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL)
+    cells = filter(None, (re.findall(r"<td.*?>(.*?)</td>", row) for row in rows))
+    return [[html.unescape(re.sub("<.*?>", "", cell)) for cell in row] for row in cells]
+
+
+def test_published_results_parts_and_directions_have_their_sections(tmp_path):
+    own = pd.DataFrame({"uap": [0.7], "recall_at_p90": [0.6]}, index=["<b>teacher</b> raw"])
+    own = own_rows(
+        own, codec="Flat", score_norm="none", rule="knn:10", dataset="disc21", split="dev"
+    )
+    parts = pd.DataFrame(
+        {"pairs": [1200, 3], "correct": [600, 0], "precision": [0.5, 0.0], "recall": [0.25, 0.0]},
+        index=pd.MultiIndex.from_tuples(
+            [("whole", "whole"), ("turned", "cut")], names=["query part", "reference part"]
+        ),
+    )
+    direction = np.array([0.5, 0.8, 1.2, 1.4]), np.array([True, True, False, False])
+    table = beside(own, dataset="disc21")
+    path = make_report(tmp_path, published=table, by_part=parts, direction=direction)
+    text = path.read_text(encoding="utf-8")
+    rows = body_rows(text, "published")
+    assert len(rows) == len(table)
+    assert rows[0] == ["", "<b>teacher</b> raw", "dev", "raw", "knn:10", "0.700", "0.600", "",
+                       "this run"]  # fmt: skip
+    differences = {row[-2] for row in rows[1:]} - {""}
+    expected = table.difference.dropna()
+    assert len(expected)
+    assert all(row[-2] for row in rows[1 : 1 + len(expected)])  # not folded away
+    assert differences == {f"{value:+.3f}" for value in expected}
+    assert body_rows(text, "parts") == [
+        ["whole", "whole", "1,200", "600", "0.500", "0.250"],
+        ["turned", "cut", "3", "0", "0.000", "0.000"],
+    ]
+    assert 'aria-label="norm ratios"' in text
+    plain = make_report(tmp_path / "plain").read_text(encoding="utf-8")
+    assert not re.search(r'id="(published|parts|direction)"', plain)
+
+
 def test_data_lists_every_match_and_every_missed_pair(tmp_path):
     benchmark = make_benchmark()
     matches = make_matches(benchmark)
@@ -337,12 +381,12 @@ def test_matches_that_are_no_stage_are_added_as_final(tmp_path):
     benchmark = make_benchmark()
     matches = make_matches(benchmark)
     stages = {"a": make_matches(benchmark, seed=1), "b": matches.sample(frac=1, random_state=0)}
-    assert report.with_final(stages, matches)[1] == "b"
-    everything, final = report.with_final({"a": stages["a"]}, matches)
-    assert list(everything) == ["a", report.FINAL]
-    assert final == report.FINAL
+    assert with_final(stages, matches)[1] == "b"
+    everything, final = with_final({"a": stages["a"]}, matches)
+    assert list(everything) == ["a", FINAL]
+    assert final == FINAL
     changed = matches.assign(score=matches["score"] + 0.001)
-    assert report.with_final(stages, changed)[1] == report.FINAL
+    assert with_final(stages, changed)[1] == FINAL
 
 
 def test_invalid_matches_are_refused_by_name(tmp_path):
@@ -360,17 +404,17 @@ def test_published_stages_are_read_in_order_with_ids_as_text(tmp_path):
         path.write_text(f"query_id,reference_id,score\n{ids},0.5\n", encoding="utf-8")
         run.publish(f"stage:{label}", path)
     run.publish("matches", path)
-    stages = report.published_stages(run)
+    stages = published_stages(run)
     assert list(stages) == ["random", "a: b"]
     assert stages["random"].iloc[0].tolist() == ["007", "NA", 0.5]
     assert stages["a: b"].iloc[0].tolist() == ["1e5", "null", 0.5]
-    assert report.published_stages(Run(tmp_path / "none")) == {}
+    assert published_stages(Run(tmp_path / "none")) == {}
 
 
 def test_edits_table_has_a_row_per_edit_and_counts_true_pairs():
     benchmark = make_benchmark()
     matches = make_matches(benchmark)
-    table, counts = report.edits_table({"m": matches}, benchmark.ground_truth, benchmark.edits)
+    table, counts = edits_table({"m": matches}, benchmark.ground_truth, benchmark.edits)
     threshold = evaluate(matches, benchmark.ground_truth).threshold_p90
     found = matches[matches["score"] >= threshold].merge(benchmark.ground_truth)
     positives = benchmark.ground_truth.query("reference_id != ''")["query_id"]
@@ -397,7 +441,7 @@ def test_parts_are_counted_by_kind():
     truth = pd.DataFrame(
         {"query_id": ["q0", "q4", "q6", "q9"], "reference_id": ["r", "r", "r", "s"]}
     )
-    table = report.parts_table(found, truth)
+    table = parts_table(found, truth)
     expected = {
         ("whole", "whole"): (2, 1),
         ("centre or tile", "whole"): (2, 1),
