@@ -362,6 +362,10 @@ def test_an_image_done_again_alone_agrees_and_another_does_not(photos, models, s
 def test_senseless_settings_are_refused(photos, models, serial, tmp_path):
     with pytest.raises(KitError, match="per_size=True"):
         ExtractionConfig([32], reduce=8)
+    with pytest.raises(KitError, match="choose model, squash, short"):
+        ExtractionConfig([32], resize="crop")
+    with pytest.raises(KitError, match="resize='model'"):
+        ExtractionConfig([32], resize="short", background="shipped")
     with pytest.raises(KitError, match="'grid'"):
         ExtractionConfig([32], parts="grid")
     with pytest.raises(KitError, match="two models are called 'm1'"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from iscutils import training
 from iscutils.artifacts import KitError
+from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import describe, extract, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
 from iscutils.descriptors.store import read_descriptors
@@ -367,6 +368,22 @@ def test_short_side_extraction_groups_shapes(photos, tmp_path):
         path = extract(photos, folder, [32], tmp_path, pool, device="cpu")
     row = describe(photos, 5, model.eval(), [32])
     assert np.allclose(read_descriptors(path).vectors[5], row, atol=1e-5)
+
+
+def test_resize_may_differ_from_the_models_own(photos, tmp_path):
+    model = Descriptor(SMALL, seed=3)
+    folder = model.save(tmp_path / "m")
+    with open_executor("serial") as pool:
+        own, squashed, short = (
+            extract(photos, folder, [32], tmp_path, pool, device="cpu", resize=resize)
+            for resize in ("", "squash", "short")
+        )
+    assert own == squashed
+    assert difference_alone(short, photos, model.eval(), 5) < 1e-5
+    alone = describe(photos, 5, model, [32], resize="short")
+    rows = read_descriptors(short).vectors
+    assert np.allclose(rows[5], alone, atol=1e-5)
+    assert abs(rows - read_descriptors(own).vectors).max() > 1e-3  # the pictures are no squares
 
 
 def test_extraction_refuses_senseless_sizes(photos, tmp_path):

@@ -39,7 +39,7 @@ def difference_alone(
     """
     rows = read_descriptors(descriptors)
     streams = tuple(
-        Stream(size, model.config.resize, rows.attrs["variant"]) for size in rows.attrs["sizes"]
+        Stream(size, rows.attrs["resize"], rows.attrs["variant"]) for size in rows.attrs["sizes"]
     )
     item = load_parts(images, Plan(streams, reduced="part" not in rows.columns), index)
     image_id = images.ids[index]

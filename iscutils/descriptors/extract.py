@@ -43,6 +43,7 @@ def extract(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
+    resize: str = "",
     variant: str = "none",
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -60,6 +61,8 @@ def extract(
         out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
         precision: "32", or "bf16" where that is fast, see `Forward`.
+        resize: "squash" to squares, "short" side to the size (shape kept); empty: as the model
+            says, which is how it was trained.
         variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
         detections: CSV of detected boxes. An image with an overlay more confident than `replace`
             is described by that box alone (BoT, descriptor track of ISC 2021).
@@ -70,7 +73,7 @@ def extract(
     """
     return extract_several(
         images, {"": model}, sizes, out, executor, name=name, device=device, batch_size=batch_size,
-        precision=precision,
+        precision=precision, resize=resize,
         variants={"": variant}, detections=detections, replace=replace,
     )[""]  # fmt: skip
 
@@ -86,6 +89,7 @@ def extract_several(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
+    resize: str = "",
     variants: Mapping[str, str] | None = None,
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -99,13 +103,13 @@ def extract_several(
     for label, model in models.items():
         network, variant = load(model), (variants or {}).get(label, "none")
         settings = [] if variant == "none" else [variant]
-        settings += _exactness(precision)
+        settings += [*_exactness(precision), *_other_resize(network, resize)]
         settings += [] if detections is None else [_plain(boxes)]
         key = content_key(content, model_key(model), sizes, FORM, *settings)
         stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
         outputs[label] = Output(
             Path(out) / f"{stem}.h5", network,
-            tuple(Stream(size, network.config.resize, variant) for size in sizes),
+            tuple(Stream(size, resize or network.config.resize, variant) for size in sizes),
             ("norms",) if detections is None else ("norms", "boxes"), model=network.name,
         )  # fmt: skip
     plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True)
@@ -130,6 +134,7 @@ def extract_parts(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
+    resize: str = "",
 ) -> dict[tuple[str, int], Path]:
     """Describe the parts of every image with several models, one file a model and size.
 
@@ -147,6 +152,7 @@ def extract_parts(
         detections: CSV of detected boxes; overlays of confidence 0.1 and more become parts 1000
             and on, of queries alone.
         variants: preparation by model name, "none" where it is not named (see `preprocess.vary`).
+        resize: as for `extract`.
         reduce: fitted codecs by (model name, size), applied to the descriptors before they are
             normalised; see `reduction.learn_reduction`.
 
@@ -171,8 +177,9 @@ def extract_parts(
             if reduce is not None and codec is None:
                 raise KitError(f"no codec to reduce '{model_name}' at {size} px: learn it first")
             settings = [model_content, size, variant, codec and codec.key()]
-            key = content_key(content, *settings, *_exactness(precision))
-            stream = Stream(size, network.config.resize, variant)
+            exact = [*_exactness(precision), *_other_resize(network, resize)]
+            key = content_key(content, *settings, *exact)
+            stream = Stream(size, resize or network.config.resize, variant)
             outputs[model_name, size] = Output(
                 Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
                 ("norms", "part", "boxes", "sides"), codec, model_name,
@@ -185,14 +192,20 @@ def extract_parts(
 
 
 def describe(
-    images: ImageSet, index: int, model: Descriptor, sizes: Sequence[int], device: str = "cpu"
+    images: ImageSet,
+    index: int,
+    model: Descriptor,
+    sizes: Sequence[int],
+    device: str = "cpu",
+    resize: str = "",
 ) -> np.ndarray:
     """Unit descriptor (D,) of one image of a set: the normalised mean over the sizes.
 
     Raises:
         KitError: the image cannot be read.
     """
-    streams = tuple(Stream(size, model.config.resize) for size in _check_sizes(sizes))
+    resize = resize or model.config.resize
+    streams = tuple(Stream(size, resize) for size in _check_sizes(sizes))
     item = load_parts(images, Plan(streams, reduced=True), index)
     if isinstance(item, str):
         raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")
@@ -250,6 +263,11 @@ def _check_sizes(sizes: Sequence[int]) -> list[int]:
 def _exactness(precision: str) -> list[str]:
     """What the key of a file says of how it was computed: nothing of the usual precision."""
     return [] if check_precision(precision) == "32" else [precision]
+
+
+def _other_resize(network: Descriptor, resize: str) -> list[str]:
+    """What the key says of resizing: nothing where it is the model's own way."""
+    return [] if resize in ("", network.config.resize) else [resize]
 
 
 def _plain(boxes: Mapping[str, np.ndarray]) -> dict[str, list]:

@@ -18,6 +18,7 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
+RESIZES = ("model", "squash", "short")
 SHIPPED = "shipped"
 BY_NAME = "by_name"
 FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
@@ -41,6 +42,8 @@ class ExtractionConfig:
         replace: confidence above which a detected overlay takes the place of its query.
         background: "images" of the set, or "shipped": the descriptors that come with each model.
         precision: "32", or "bf16" for half the time where that is fast, see `Forward`.
+        resize: "squash" to squares, "short" side to the size, as evaluations of SSCD do; "model":
+            as each was trained.
     """
 
     sizes: Sequence[int]
@@ -54,10 +57,18 @@ class ExtractionConfig:
     batch_size: int = 64
     precision: str = "32"
     background: str = "images"
+    resize: str = "model"
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
             raise KitError(f"parts '{self.parts}' are unknown: choose {' or '.join(CHOICES)}")
+        if self.resize not in RESIZES:
+            raise KitError(f"resize '{self.resize}' is unknown: choose {', '.join(RESIZES)}")
+        if self.background == SHIPPED and self.resize != "model":
+            raise KitError(
+                "the background of shipped models was resized as each was trained: set "
+                "resize='model', or background='images'"
+            )
         if self.background not in ("images", SHIPPED):
             raise KitError(f"background '{self.background}' is unknown: choose images or {SHIPPED}")
         if self.reduce and not self.separate:
@@ -74,8 +85,14 @@ class ExtractionConfig:
     @property
     def options(self) -> dict[str, str | int]:
         return {
-            "device": self.device, "batch_size": self.batch_size, "precision": self.precision
+            "device": self.device, "batch_size": self.batch_size, "precision": self.precision,
+            "resize": self.own_resize,
         }  # fmt: skip
+
+    @property
+    def own_resize(self) -> str:
+        """`resize` as `extract` takes it."""
+        return "" if self.resize == "model" else self.resize
 
 
 def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
