@@ -376,7 +376,7 @@ def test_resize_may_differ_from_the_models_own(photos, tmp_path):
     with open_executor("serial") as pool:
         own, squashed, short = (
             extract(photos, folder, [32], tmp_path, pool, device="cpu", resize=resize)
-            for resize in ("", "squash", "short")
+            for resize in ("model", "squash", "short")
         )
     assert own == squashed
     assert difference_alone(short, photos, model.eval(), 5) < 1e-5

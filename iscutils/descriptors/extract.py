@@ -27,6 +27,7 @@ from iscutils.training.fit import pick_device
 if TYPE_CHECKING:
     from iscutils.retrieval.whitening import Codec
 
+OWN_RESIZE = "model"  # images are resized as the model was trained
 FORM = 2  # of the files; raised when their content changes
 PART_CONFIDENCE = 0.1  # of a detection, for it to be a part (d2lv: confidence >= 0.1)
 REPLACE_CONFIDENCE = 0.9  # above it BoT describes a query's overlay in place of the query
@@ -43,7 +44,7 @@ def extract(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
-    resize: str = "",
+    resize: str = OWN_RESIZE,
     variant: str = "none",
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -61,8 +62,8 @@ def extract(
         out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
         precision: "32", or "bf16" where that is fast, see `Forward`.
-        resize: "squash" to squares, "short" side to the size (shape kept); empty: as the model
-            says, which is how it was trained.
+        resize: "squash" to squares, "short" side to the size (shape kept), "model": as it was
+            trained.
         variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
         detections: CSV of detected boxes. An image with an overlay more confident than `replace`
             is described by that box alone (BoT, descriptor track of ISC 2021).
@@ -89,7 +90,7 @@ def extract_several(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
-    resize: str = "",
+    resize: str = OWN_RESIZE,
     variants: Mapping[str, str] | None = None,
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
@@ -109,7 +110,7 @@ def extract_several(
         stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
         outputs[label] = Output(
             Path(out) / f"{stem}.h5", network,
-            tuple(Stream(size, resize or network.config.resize, variant) for size in sizes),
+            tuple(Stream(size, _way(network, resize), variant) for size in sizes),
             ("norms",) if detections is None else ("norms", "boxes"), model=network.name,
         )  # fmt: skip
     plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True)
@@ -134,7 +135,7 @@ def extract_parts(
     device: str = "auto",
     batch_size: int = 64,
     precision: str = "32",
-    resize: str = "",
+    resize: str = OWN_RESIZE,
 ) -> dict[tuple[str, int], Path]:
     """Describe the parts of every image with several models, one file a model and size.
 
@@ -179,7 +180,7 @@ def extract_parts(
             settings = [model_content, size, variant, codec and codec.key()]
             exact = [*_exactness(precision), *_other_resize(network, resize)]
             key = content_key(content, *settings, *exact)
-            stream = Stream(size, resize or network.config.resize, variant)
+            stream = Stream(size, _way(network, resize), variant)
             outputs[model_name, size] = Output(
                 Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
                 ("norms", "part", "boxes", "sides"), codec, model_name,
@@ -197,15 +198,14 @@ def describe(
     model: Descriptor,
     sizes: Sequence[int],
     device: str = "cpu",
-    resize: str = "",
+    resize: str = OWN_RESIZE,
 ) -> np.ndarray:
     """Unit descriptor (D,) of one image of a set: the normalised mean over the sizes.
 
     Raises:
         KitError: the image cannot be read.
     """
-    resize = resize or model.config.resize
-    streams = tuple(Stream(size, resize) for size in _check_sizes(sizes))
+    streams = tuple(Stream(size, _way(model, resize)) for size in _check_sizes(sizes))
     item = load_parts(images, Plan(streams, reduced=True), index)
     if isinstance(item, str):
         raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")
@@ -265,9 +265,14 @@ def _exactness(precision: str) -> list[str]:
     return [] if check_precision(precision) == "32" else [precision]
 
 
+def _way(network: Descriptor, resize: str) -> str:
+    """How images are resized: squash or short."""
+    return network.config.resize if resize == OWN_RESIZE else resize
+
+
 def _other_resize(network: Descriptor, resize: str) -> list[str]:
-    """What the key says of resizing: nothing where it is the model's own way."""
-    return [] if resize in ("", network.config.resize) else [resize]
+    """What the key of a file says of resizing: nothing where it is the model's own way."""
+    return [] if resize in (OWN_RESIZE, network.config.resize) else [resize]
 
 
 def _plain(boxes: Mapping[str, np.ndarray]) -> dict[str, list]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iscutils.artifacts import KitError, Run, find_published, find_weights, log, published_by
-from iscutils.descriptors.extract import extract_parts, extract_several, model_names
+from iscutils.descriptors.extract import OWN_RESIZE, extract_parts, extract_several, model_names
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
@@ -18,7 +18,7 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
-RESIZES = ("model", "squash", "short")
+RESIZES = (OWN_RESIZE, "squash", "short")
 SHIPPED = "shipped"
 BY_NAME = "by_name"
 FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
@@ -57,14 +57,14 @@ class ExtractionConfig:
     batch_size: int = 64
     precision: str = "32"
     background: str = "images"
-    resize: str = "model"
+    resize: str = OWN_RESIZE
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
             raise KitError(f"parts '{self.parts}' are unknown: choose {' or '.join(CHOICES)}")
         if self.resize not in RESIZES:
             raise KitError(f"resize '{self.resize}' is unknown: choose {', '.join(RESIZES)}")
-        if self.background == SHIPPED and self.resize != "model":
+        if self.background == SHIPPED and self.resize != OWN_RESIZE:
             raise KitError(
                 "the background of shipped models was resized as each was trained: set "
                 "resize='model', or background='images'"
@@ -86,13 +86,8 @@ class ExtractionConfig:
     def options(self) -> dict[str, str | int]:
         return {
             "device": self.device, "batch_size": self.batch_size, "precision": self.precision,
-            "resize": self.own_resize,
+            "resize": self.resize,
         }  # fmt: skip
-
-    @property
-    def own_resize(self) -> str:
-        """`resize` as `extract` takes it."""
-        return "" if self.resize == "model" else self.resize
 
 
 def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
