@@ -14,6 +14,7 @@ from iscutils.datasets.layouts import parse_spec
 from iscutils.edits.ndec_like import (
     add_hard_negatives,
     crop_box,
+    decoy_box,
     homography_inliers,
     may_be_copies,
     ndec_like,
@@ -248,6 +249,21 @@ def test_crops_of_decoys_have_the_stated_area():
     assert 0.19 < min(areas) < 0.22
     assert 0.48 < max(areas) < 0.51
     assert abs(np.mean(areas) - 0.35) < 0.02
+
+
+def test_a_decoys_crop_shows_something():
+    pixels = np.full((300, 400, 3), 200, np.uint8)
+    rng = np.random.default_rng(4)
+    pixels[:150, :200] = rng.integers(0, 255, (15, 20, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+    picture = Image.fromarray(pixels)
+    drawn = np.random.default_rng(8)  # the first boxes lie in the flat part
+    plain = [crop_box(picture.size, drawn) for _ in range(10)]
+    flat = [np.asarray(picture.crop(box)).std() < 30 for box in plain]
+    box = decoy_box(picture, np.random.default_rng(8))
+    assert flat[0]
+    assert box == plain[flat.index(False)]
+    nothing = Image.new("RGB", (400, 300), "gray")
+    assert decoy_box(nothing, np.random.default_rng(8)) == plain[0]
 
 
 def test_errors_of_the_made_benchmark(tmp_path):

@@ -39,10 +39,12 @@ from iscutils.executor import Executor
 from iscutils.images import ImageError, ImageSet, drop, open_folder
 from iscutils.submissions import read_ground_truth
 
-VERSION = 1
+VERSION = 2
 SHARE = 0.49  # of hard negatives among all queries, as in NDEC
 DECOYS = 1 / 3  # of the hard negatives are directional decoys
 AREA = (0.2, 0.5)  # of the picture that a decoy's crop shows
+POINTS = 20  # a crop with fewer shows nothing: every flat patch would be its copy
+BOXES = 10  # draws of a crop with as many points
 INLIERS = 20  # matches under one homography from which on two pictures are taken for copies
 TRIES = 5  # nearest references that a picture is compared with
 LONG_SIDE = 320  # px, at which points are looked for
@@ -74,7 +76,8 @@ def ndec_like(
 
     Two thirds of the hard negatives are look-alikes: unedited held-out pictures, those nearest to a
     reference first. One third are directional decoys: a crop of 20 to 50 % of a held-out picture
-    goes among the references, the whole picture is the query. None has an original. Pictures that
+    goes among the references (one that shows something: 20 SIFT points, where ten draws find such),
+    the whole picture is the query. None has an original. Pictures that
     may be copies of a reference (hashes within 10 of 64 bits, or 20 matches under one homography)
     are passed over.
 
@@ -295,6 +298,19 @@ def crop_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int,
     return x, y, x + width, y + height
 
 
+def decoy_box(picture: Image.Image, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """The first of ten crop boxes with 20 SIFT points, of none the one with the most."""
+    best, most = None, -1
+    for _ in range(BOXES):
+        box = crop_box(picture.size, rng)
+        points = len(_points(picture.crop(box))[0])
+        if points >= POINTS:
+            return box
+        if points > most:
+            best, most = box, points
+    return best
+
+
 def _assemble(
     folder: Path,
     base: Path,
@@ -327,7 +343,7 @@ def _assemble(
         number = int(query[1:])
         picture, path = held_out.load(i), held_out.path(i)
         if kind == "decoy":
-            box = crop_box(picture.size, np.random.default_rng([seed, number]))
+            box = decoy_box(picture, np.random.default_rng([seed, number]))
             name = f"crop_of_{query}.jpg"
             _write(folder / "references" / name, encode_jpeg(picture.crop(box), QUALITY))
         if path is None:
