@@ -1,22 +1,25 @@
 """What ASL is worth on hard negatives: the rows of asl_ndec.md, section 9.6, without NDEC.
 
-    python benchmarks/ndec_like.py PHOTOS BENCHMARK OUT --start MODEL [--rows base,pairs,norm]
-                                   [--epochs 4] [--steps 120] [--seed 0]
+    python benchmarks/ndec_like.py PHOTOS OUT --start MODEL [--benchmark FOLDER]
+                                   [--rows base,norm] [--epochs 6] [--steps 120] [--seed 0]
 
-PHOTOS train (85 %; the others, by the split of notebook 03, choose tau and the soft weight).
-BENCHMARK is a folder in ISC layout of other photographs; hard negatives are made of references
-without a query, 49 % of all queries. MODEL is a trained descriptor to start from: RUN:teacher.
-The norm loss gets a weight of 10: at this scale one of 1 is drowned by the gradients of CosFace.
-Every row trains as long as the others, from the same start, with the same edited copies:
+85 % of PHOTOS train. The others, by the split of notebook 03, become two NDEC-like sets of their
+own photographs: a third validates (weight and tau of the soft form are chosen there), the others
+test. With --benchmark, a folder in ISC layout of photographs from elsewhere, hard negatives are
+made of its references without a query, and it is a second test. MODEL is a trained descriptor to
+start from: RUN:teacher, best one trained on the same 85 %.
+Every row trains as long as the others, from the same start, on the same pictures: edited copies and
+plain crops of the photographs.
 
 base       D2LV: classes alone
-pairs      + hard negative pairs (tiles of one photograph, photographs of one category)
-norm       + norm-ratio loss
-direction  + plain crops among the pictures of a class (`parts`), and edited copies that count less
-           than their original; the reading of 9.3 that the option `directional` stands for
+norm       ASL: + norm-ratio loss
+edited     the same, and an edited copy counts less than its original, also one that shows all of it
+pairs      norm + hard negative pairs (tiles of one photograph, photographs of one category)
 
-Prints of each model the lists "symmetric", "filter" (tau = 1, as published) and "soft" (weight and
-tau chosen on the validation set), and the area under the curve of the norm ratios.
+Each is used on whole images, and on parts of queries and references as D2LV does: there decoys cost
+most, since the whole picture's middle or tile is the very crop among the references. Prints for
+each model and use the lists "symmetric", "filter" (tau = 1, as published) and "soft", and the area
+under the curve of the norm ratios.
 """
 
 import argparse
@@ -28,7 +31,7 @@ import pandas as pd
 from iscutils import training
 from iscutils.artifacts import find_weights, open_run
 from iscutils.datasets import open_benchmark, open_images
-from iscutils.descriptors.extract import extract_several
+from iscutils.descriptors.extract import extract_parts
 from iscutils.edits import synthesise
 from iscutils.edits.ndec_like import add_hard_negatives, hard_queries, ndec_like, read_kinds
 from iscutils.edits.negatives import hard_negative_pairs
@@ -37,24 +40,34 @@ from iscutils.evaluation import evaluate
 from iscutils.executor import open_executor
 from iscutils.models import Descriptor, DescriptorConfig, load
 from iscutils.retrieval import (
+    MergeConfig,
     by_direction,
+    cap,
     hard_negative_table,
+    merge,
     norm_ratios,
     read_norms,
-    retrieve,
+    read_sides,
+    search_models,
+    search_whole,
 )
 from iscutils.retrieval.direction import soften_direction
-from iscutils.submissions import read_predictions
+from iscutils.retrieval.part_files import PartFiles
 
 SIZE, HELD_OUT, PAIRS = 80, 0.15, 300
-SCORE_NORM = "1.0[0,2]"
-WEIGHTS, TAUS = (0.25, 0.5, 1.0, 2.0, 4.0), (0.8, 0.9, 1.0, 1.05, 1.1)
-ROWS = {  # method, sets, whether there are pairs, options of ASL
-    "base": ("d2lv", ["copies"], False, {}),
-    "pairs": ("asl", ["copies", "pair_copies"], True, {"norm_weight": 0.0}),
-    "norm": ("asl", ["copies", "pair_copies"], True, {}),
-    "direction": ("asl", ["copies", "parts", "pair_copies"], True, {"edited": 0.7}),
+CODEC, SCORE_NORM = "PCAW256,L2norm,Flat", "1.0[0,2]"
+WHOLE = MergeConfig(False, 0.0, "", 0.0, False, penalty_references=0.0)
+# The published sides of parts hold for inputs of 256 px; one network has no one to vote with.
+PARTS = MergeConfig(vote=False, smallest=0.3)
+WEIGHTS, TAUS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0), (0.7, 0.8, 0.9, 1.0, 1.05, 1.1)
+ROWS = {  # method, sets beside copies and parts, options of ASL
+    "base": ("d2lv", [], {}),
+    "norm": ("asl", [], {}),
+    "edited": ("asl", [], {"edited": 0.7}),
+    "pairs": ("asl", ["pair_copies"], {}),
 }
+# Shares of the held-out photographs: references, queries with and without an original.
+SHARES = {"references": 0.42, "positives": 0.3, "negatives": 0.14}
 
 
 def make_sets(photos, out: Path, seed: int, pool) -> None:
@@ -70,17 +83,18 @@ def make_sets(photos, out: Path, seed: int, pool) -> None:
 
 
 def train(name: str, start: str, out: Path, options, pool) -> Path:
-    method, sets, paired, settings = ROWS[name]
+    method, more, settings = ROWS[name]
     data = training.read_labelled(
-        [out / part for part in sets], SIZE, out / "pixels", pool, steps=options.steps,
-        pairs=out / "pairs" / "pairs.csv" if paired else None, edited=settings.get("edited", 1.0),
+        [out / part for part in ("copies", "parts", *more)], SIZE, out / "pixels", pool,
+        steps=options.steps, edited=settings.get("edited", 1.0),
+        pairs=out / "pairs" / "pairs.csv" if more else None,
     )  # fmt: skip
     config = training.TrainConfig(
         epochs=options.epochs, batch_size=128, size=SIZE, rate=options.rate, seed=options.seed,
         path="labelled", views=4,
     )  # fmt: skip
     if method == "asl":
-        settings = {"norm_weight": options.norm_weight, "norm_ramp": 1.0, **settings}
+        settings = {"norm_weight": options.norm_weight, "norm_ramp": 0.0, **settings}
     model = Descriptor(DescriptorConfig(dim=load(start).dim, size=SIZE)).start_from(start)
     learner = training.choose(method, "train")(
         model, config, training.steps_of(data, config), classes=data.classes, scale=16.0,
@@ -90,23 +104,51 @@ def train(name: str, start: str, out: Path, options, pool) -> Path:
     return training.fit(learner, data, out / "models", name)
 
 
+def held_out_sets(others, out: Path, seed: int, pool) -> dict[str, Path]:
+    """NDEC-like sets "validation" and "test" of photographs of their own."""
+    order = np.random.default_rng([seed, 6]).permutation(len(others))
+    third = len(others) // 3
+    made = {}
+    for name, chosen in (("validation", order[:third]), ("test", order[third:])):
+        counts = {kind: round(share * len(chosen)) for kind, share in SHARES.items()}
+        sources = split_photographs(
+            others.subset(sorted(chosen.tolist())), references=counts["references"],
+            negatives=len(chosen) - counts["references"] - 2, seed=seed, executor=pool,
+        )  # fmt: skip
+        made[name] = ndec_like(
+            sources.references, sources.distractors, "isc_queries", out / name,
+            positives=counts["positives"], negatives=counts["negatives"], seed=seed, executor=pool,
+        )  # fmt: skip
+    return made
+
+
 def candidates(model: Path, folder: Path, background, out: Path, pool):
-    """Normalised candidates of a benchmark, ten a query, and the norms of both sides."""
+    """Lists on whole images and on parts, ten rows a query; norms of both sides, and the truth."""
     bench = open_benchmark(folder, background)
-    sets = {"queries": bench.queries, "references": bench.references, "background": background}
-    files = {
-        kind: extract_several(
-            images, {model.name: model}, [SIZE], out / "descriptors", pool,
-            name=f"{folder.name}-{kind}",
-        )[model.name]
-        for kind, images in sets.items()
-    }  # fmt: skip
-    path = retrieve(
-        files["queries"], files["references"], files["background"], out / "candidates",
-        name=f"{folder.name}-{model.name}", score_norm=SCORE_NORM,
-    )  # fmt: skip
+    sets = {
+        "queries": (bench.queries, "query"),
+        "references": (bench.references, "reference"),
+        "background": (background, "whole"),
+    }
+    files = {}
+    for kind, (images, parts) in sets.items():
+        name = "background" if kind == "background" else f"{folder.name}-{kind}"
+        made = extract_parts(
+            images, [model], [SIZE], out / "descriptors", pool, parts=parts, name=name
+        )
+        (files[kind],) = made.values()
+    own = PartFiles("base", model.name, SIZE, **files)
+    options = {"codec": CODEC, "score_norm": SCORE_NORM}
+    tables = out / "tables" / f"{folder.name}-{model.name}"
+    sides = read_sides(own.queries)
+    *_, whole = search_whole([own], tables, **options).values()
+    lists = {
+        "whole": merge([whole], sides, WHOLE)[0],
+        "parts": merge(search_models([own], tables, **options), sides, PARTS)[0],
+    }
+    lists = {use: cap(found, 10 * len(bench.queries)) for use, found in lists.items()}
     norms = [read_norms(files[kind]) for kind in ("queries", "references")]
-    return read_predictions(path), norms, bench.ground_truth
+    return lists, norms, bench.ground_truth
 
 
 def choose_soft(found, norms, truth) -> tuple[float, float]:
@@ -135,14 +177,15 @@ def ratio_auc(folder: Path, norms, truth) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("photos", "benchmark", "out"):
+    for name in ("photos", "out"):
         parser.add_argument(name)
     parser.add_argument("--start", required=True)
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--benchmark", default="")
+    parser.add_argument("--rows", default="base,norm")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--steps", type=int, default=120, help="of an epoch, 128 pictures each")
-    parser.add_argument("--norm-weight", type=float, default=10.0)
+    parser.add_argument("--norm-weight", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     out, photos = Path(options.out), open_images(options.photos)
@@ -155,31 +198,40 @@ def main() -> None:
             for part in (kept, held)
         )
         make_sets(ours, out, options.seed, pool)
-        test = add_hard_negatives(options.benchmark, out / "test", seed=options.seed, executor=pool)
-        chosen = split_photographs(
-            others, references=220, negatives=400, seed=options.seed, executor=pool
-        )
-        validation = ndec_like(
-            chosen.references, chosen.distractors, "isc_queries", out / "validation",
-            positives=110, negatives=50, seed=options.seed, executor=pool,
-        )  # fmt: skip
+        folders = held_out_sets(others, out, options.seed, pool)
+        if options.benchmark:
+            folders["benchmark"] = add_hard_negatives(
+                options.benchmark, out / "benchmark", seed=options.seed, executor=pool
+            )
+        for name, folder in folders.items():
+            print(name, read_kinds(folder).value_counts().to_dict())
         background = ours.subset(range(0, len(ours), 4))
         tables = []
         for name in options.rows.split(","):
             model = train(name, start, out, options, pool)
-            weight, tau = choose_soft(*candidates(model, validation, background, out, pool))
-            found, norms, truth = candidates(model, test, background, out, pool)
-            lists = {
-                f"{name}, symmetric": found,
-                f"{name}, filter": by_direction(found, *norms, tau=1.0),
-                f"{name}, soft {weight:g} from {tau:g}": by_direction(
-                    found, *norms, tau=tau, soft=weight
-                ),
-            }
-            tables.append(hard_negative_table(lists, truth, hard_queries(test)))
-            auc, decoys, copies = ratio_auc(test, norms, truth)
-            print(f"{name}: AUC {auc:.3f}; above 1: {decoys:.0%} of decoys, {copies:.0%} of copies")
-            print(tables[-1].round(3).to_string(), flush=True)
+            chosen = {}
+            for split, folder in folders.items():
+                found, norms, truth = candidates(model, folder, background, out, pool)
+                if split == "validation":
+                    chosen = {use: choose_soft(rows, norms, truth) for use, rows in found.items()}
+                auc, decoys, copies = ratio_auc(folder, norms, truth)
+                print(
+                    f"{name}, {split}: AUC {auc:.3f}; above 1: {decoys:.0%} of decoys, "
+                    f"{copies:.0%} of copies"
+                )
+                lists = {}
+                for use, rows in found.items():
+                    weight, tau = chosen[use]
+                    lists |= {
+                        f"{name}, {use}, symmetric": rows,
+                        f"{name}, {use}, filter": by_direction(rows, *norms, tau=1.0),
+                        f"{name}, {use}, soft {weight:g} from {tau:g}": by_direction(
+                            rows, *norms, tau=tau, soft=weight
+                        ),
+                    }
+                table = hard_negative_table(lists, truth, hard_queries(folder))
+                print(table.round(3).to_string(), flush=True)
+                tables.append(table.assign(split=split))
     pd.concat(tables).to_csv(out / "rows.csv")
 
 

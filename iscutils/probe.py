@@ -12,12 +12,7 @@ from iscutils.edits.tensor import TensorEdits
 from iscutils.evaluation import evaluate
 from iscutils.models import Descriptor
 from iscutils.training import Pixels, to_views
-
-
-def shrink(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Images (N, 3, H, W) in [0, 1] squashed to (N, 3, size, size), anti-aliased."""
-    shrunk = torch.nn.functional.interpolate(images, (size, size), mode="bilinear", antialias=True)
-    return shrunk.clamp(0, 1)
+from iscutils.training.pixels import shrink
 
 
 def fitting(images: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:

@@ -16,9 +16,10 @@ from iscutils.descriptors.hashes import pdq
 from iscutils.edits.tensor import TensorEdits
 from iscutils.figures.training import to_image
 from iscutils.models import Descriptor
-from iscutils.probe import Probe, fitting, shrink
+from iscutils.probe import Probe, fitting
 from iscutils.retrieval.whitening import Codec
 from iscutils.training import Pixels, TrainConfig, to_views
+from iscutils.training.pixels import shrink
 
 COLUMNS = ["model", "bytes", "weights", "images a second", "uap"]
 

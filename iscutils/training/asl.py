@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from iscutils.artifacts import KitError
 from iscutils.edits import load_recipe
@@ -21,7 +20,7 @@ from iscutils.losses import NegativePairs, NormRatio
 from iscutils.models import Descriptor
 from iscutils.training.d2lv import D2LV
 from iscutils.training.method import TrainConfig
-from iscutils.training.pixels import Pixels, to_views
+from iscutils.training.pixels import Pixels, shrink, to_views
 
 PARTS = "parts"  # recipe of plain crops
 BATCH = 64  # images of `norms_of`
@@ -43,7 +42,9 @@ class ASL(D2LV):
         negative_margin: cosine up to which the two of a pair may be alike.
         edited: factor on the share that an edited view shows (path "labelled": give it to
             `read_labelled`). Below 1 every edited view shall be shorter than its original, also one
-            that shows all of it: what the filter asks of a copy. 1: content alone counts.
+            that shows all of it: what the filter asks of a copy. 1: content alone counts; then
+            views that show all are never compared with the original, and those that look as from
+            farther away (padded, pasted, tilted) become longer than it.
         part_views: how many of the views are plain crops of 20 to 80 % (path "labelled": add a set
             of recipe "parts"). They are what directional pairs are made of; seen among edited views
             alone, the network takes traces of editing for the sign of a part.
@@ -153,10 +154,10 @@ def decoy_auc(
     """
     images = to_views(pixels.__getitems__(list(range(len(pixels))))[0])
     generator = torch.Generator().manual_seed(seed)
-    whole = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    whole = shrink(images, size)
     copies = TensorEdits(recipe, size)(images, generator)
     crops = _crops(images, size, np.random.default_rng([seed, 5]))
-    norms = norms_of(model, whole.clamp(0, 1))
+    norms = norms_of(model, whole)
     decoys, true = norms / norms_of(model, crops), norms_of(model, copies) / norms
     above = np.sign(decoys[:, None] - true[None, :])  # (decoys, copies): 1, 0 for equal, -1
     return {
@@ -174,6 +175,5 @@ def _crops(images: torch.Tensor, size: int, rng: np.random.Generator) -> torch.T
         height, width = (max(1, round(share * side)) for side in image.shape[1:])
         y = int(rng.integers(image.shape[1] - height + 1))
         x = int(rng.integers(image.shape[2] - width + 1))
-        part = image[None, :, y : y + height, x : x + width]
-        made.append(F.interpolate(part, (size, size), mode="bilinear", antialias=True))
-    return torch.cat(made).clamp(0, 1)
+        made.append(shrink(image[None, :, y : y + height, x : x + width], size))
+    return torch.cat(made)

@@ -24,7 +24,7 @@ from iscutils.losses import Classifier, CosFace, SoftTriplet, unit, world_size
 from iscutils.models import Descriptor
 from iscutils.training.ema import average_of
 from iscutils.training.method import Method, TrainConfig, strength_at
-from iscutils.training.pixels import Pixels, to_views
+from iscutils.training.pixels import Pixels, whole_views
 
 if TYPE_CHECKING:
     from iscutils.training.labelled import Labelled
@@ -107,9 +107,7 @@ class D2LV(Method):
         training, side = self.model.training, self.config.size
         self.model.eval()
         for rows in np.array_split(np.arange(data.classes), max(1, data.classes // IMPRINTED)):
-            pictures = to_views(data.__getitems__(data.first_pictures(rows))[0])
-            if pictures.shape[-1] != side:
-                pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+            pictures = whole_views(data, data.first_pictures(rows), side)
             levels = self.levels(self.model.pooled(pictures.to(self.model.mean.device)))
             for classifier, features in zip(self.classifiers, levels, strict=True):
                 classifier.weight[torch.from_numpy(rows)] = unit(features)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from iscutils.artifacts import (
@@ -104,6 +105,19 @@ def to_views(pixels: torch.Tensor) -> torch.Tensor:
     Returns (B, 3, S, S) or (B, V, 3, S, S).
     """
     return (pixels if pixels.ndim == 5 else pixels.permute(0, 3, 1, 2)).float() / 255
+
+
+def shrink(images: torch.Tensor, side: int) -> torch.Tensor:
+    """Images (N, 3, H, W) in [0, 1] squashed to (N, 3, side, side), anti-aliased."""
+    if images.shape[-2:] == (side, side):
+        return images
+    shrunk = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    return shrunk.clamp(0, 1)
+
+
+def whole_views(data: Dataset, indices: Sequence[int], side: int) -> torch.Tensor:
+    """Pictures of training data, unedited: (n, 3, side, side) float in [0, 1]."""
+    return shrink(to_views(data.__getitems__(list(indices))[0]), side)
 
 
 def whole_batches(data: Dataset, sampler: Sampler[int], batch_size: int) -> DataLoader:
