@@ -1,7 +1,7 @@
 """What ASL is worth on hard negatives: the rows of asl_ndec.md, section 9.6, without NDEC.
 
     python benchmarks/ndec_like.py PHOTOS OUT --start MODEL [--benchmark FOLDER]
-                                   [--rows base,norm] [--epochs 6] [--steps 120] [--seed 0]
+                                   [--rows base,edited] [--epochs 12] [--steps 120] [--seed 0]
 
 85 % of PHOTOS train. The others, by the split of notebook 03, become two NDEC-like sets of their
 own photographs: a third validates (weight and tau of the soft form are chosen there), the others
@@ -17,9 +17,11 @@ edited     the same, and an edited copy counts less than its original, also one 
 pairs      norm + hard negative pairs (tiles of one photograph, photographs of one category)
 
 Each is used on whole images, and on parts of queries and references as D2LV does: there decoys cost
-most, since the whole picture's middle or tile is the very crop among the references. Prints for
-each model and use the lists "symmetric", "filter" (tau = 1, as published) and "soft", and the area
-under the curve of the norm ratios.
+most, since the whole picture's middle or tile is the very crop among the references. The norms are
+the model's own, and those of the other rows for the lists of the first one: the filter as published
+takes a finished list of any method. Prints for each the lists "symmetric", "filter" (at tau = 1, as
+published, and at the tau best on the validation set) and "soft", and the area under the curve of
+the norm ratios.
 """
 
 import argparse
@@ -51,7 +53,7 @@ from iscutils.retrieval import (
     search_models,
     search_whole,
 )
-from iscutils.retrieval.direction import soften_direction
+from iscutils.retrieval.direction import filter_direction, soften_direction
 from iscutils.retrieval.part_files import PartFiles
 
 SIZE, HELD_OUT, PAIRS = 80, 0.15, 300
@@ -59,7 +61,8 @@ CODEC, SCORE_NORM = "PCAW256,L2norm,Flat", "1.0[0,2]"
 WHOLE = MergeConfig(False, 0.0, "", 0.0, False, penalty_references=0.0)
 # The published sides of parts hold for inputs of 256 px; one network has no one to vote with.
 PARTS = MergeConfig(vote=False, smallest=0.3)
-WEIGHTS, TAUS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0), (0.7, 0.8, 0.9, 1.0, 1.05, 1.1)
+WEIGHTS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+TAUS = (0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.2, 1.3, 1.4, 1.6)
 ROWS = {  # method, sets beside copies and parts, options of ASL
     "base": ("d2lv", [], {}),
     "norm": ("asl", [], {}),
@@ -151,15 +154,36 @@ def candidates(model: Path, folder: Path, background, out: Path, pool):
     return lists, norms, bench.ground_truth
 
 
-def choose_soft(found, norms, truth) -> tuple[float, float]:
-    """Weight and tau of the soft form with the best uAP."""
+def choose(found, norms, truth) -> tuple[float, float, float]:
+    """Tau of the filter, weight and tau of the soft form, each with the best uAP."""
     ratios = norm_ratios(found, *norms)
-    scored = {
+    filtered = {tau: evaluate(filter_direction(found, ratios, tau), truth).uap for tau in TAUS}
+    soft = {
         (weight, tau): evaluate(soften_direction(found, ratios, weight, tau), truth).uap
         for weight in WEIGHTS
         for tau in TAUS
     }
-    return max(scored, key=scored.get)
+    return max(filtered, key=filtered.get), *max(soft, key=soft.get)
+
+
+def compare(title: str, lists, norms, folder: Path, truth, chosen) -> pd.DataFrame:
+    """Print and return the rows of `hard_negative_table` with and without the direction."""
+    auc, decoys, copies = ratio_auc(folder, norms, truth)
+    print(f"{title}: AUC {auc:.3f}; above 1: {decoys:.0%} of decoys, {copies:.0%} of copies")
+    stages = {}
+    for use, rows in lists.items():
+        best, weight, tau = chosen[use]
+        stages |= {
+            f"{title}, {use}, symmetric": rows,
+            f"{title}, {use}, filter 1": by_direction(rows, *norms, tau=1.0),
+            f"{title}, {use}, filter {best:g}": by_direction(rows, *norms, tau=best),
+            f"{title}, {use}, soft {weight:g} from {tau:g}": by_direction(
+                rows, *norms, tau=tau, soft=weight
+            ),
+        }
+    table = hard_negative_table(stages, truth, hard_queries(folder))
+    print(table.round(3).to_string(), flush=True)
+    return table
 
 
 def ratio_auc(folder: Path, norms, truth) -> tuple[float, float, float]:
@@ -181,8 +205,8 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--start", required=True)
     parser.add_argument("--benchmark", default="")
-    parser.add_argument("--rows", default="base,norm")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rows", default="base,edited")
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--steps", type=int, default=120, help="of an epoch, 128 pictures each")
     parser.add_argument("--norm-weight", type=float, default=3.0)
@@ -206,32 +230,30 @@ def main() -> None:
         for name, folder in folders.items():
             print(name, read_kinds(folder).value_counts().to_dict())
         background = ours.subset(range(0, len(ours), 4))
-        tables = []
+        tables, first = [], {}
         for name in options.rows.split(","):
             model = train(name, start, out, options, pool)
-            chosen = {}
-            for split, folder in folders.items():
-                found, norms, truth = candidates(model, folder, background, out, pool)
-                if split == "validation":
-                    chosen = {use: choose_soft(rows, norms, truth) for use, rows in found.items()}
-                auc, decoys, copies = ratio_auc(folder, norms, truth)
-                print(
-                    f"{name}, {split}: AUC {auc:.3f}; above 1: {decoys:.0%} of decoys, "
-                    f"{copies:.0%} of copies"
-                )
-                lists = {}
-                for use, rows in found.items():
-                    weight, tau = chosen[use]
-                    lists |= {
-                        f"{name}, {use}, symmetric": rows,
-                        f"{name}, {use}, filter": by_direction(rows, *norms, tau=1.0),
-                        f"{name}, {use}, soft {weight:g} from {tau:g}": by_direction(
-                            rows, *norms, tau=tau, soft=weight
-                        ),
-                    }
-                table = hard_negative_table(lists, truth, hard_queries(folder))
-                print(table.round(3).to_string(), flush=True)
-                tables.append(table.assign(split=split))
+            found = {
+                split: candidates(model, folder, background, out, pool)
+                for split, folder in folders.items()
+            }
+            pairings = [(name, found)]
+            if first:
+                pairings.append((f"{options.rows.split(',')[0]} by norms of {name}", first))
+            for title, lists in pairings:
+                norms = {split: own for split, (_, own, _) in found.items()}
+                rows, _, truth = lists["validation"]
+                chosen = {
+                    use: choose(rows[use], norms["validation"], truth) for use in ("whole", "parts")
+                }
+                tables += [
+                    compare(
+                        f"{title}, {split}", lists[split][0], norms[split], folder, lists[split][2],
+                        chosen,
+                    )
+                    for split, folder in folders.items()
+                ]  # fmt: skip
+            first = first or found
     pd.concat(tables).to_csv(out / "rows.csv")
 
 

@@ -93,7 +93,12 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
         ("momentum2", "01", "pretrained", []),
         ("sscd", "03", "teacher", []),
         ("bot", "02,03,05,06", "teacher", []),
-        ("asl", "02,03,05,06", "teacher", []),
+        (
+            "asl",
+            "02,03,05,06",
+            "teacher",
+            ["models=[teacher,pretrained]", "norm_model=pretrained"],
+        ),
         ("imgfp", "03,05,06,07", "teacher", ["backbone=esvit_swin_nano", "size=64", "sizes=[64]"]),
         ("kd_icd", "04", "student", []),
         ("rdcd", "04", "student", []),
@@ -121,6 +126,7 @@ def test_parameter_sets_of_the_systems_run_at_smoke_scale(
             assert metrics[stage]["method"] == system
     if system == "asl":
         assert len(metrics["06_retrieval"]["direction"]) > 3  # the filter at several thresholds
+        assert metrics["06_retrieval"]["norm_model"] == "pretrained"
         assert metrics["03_training"]["direction_auc"] > 0
     if system == "imgfp":
         assert metrics["07_local_verification"]["config"]["branches"]
