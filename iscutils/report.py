@@ -283,7 +283,7 @@ def _direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
         "Norm of the query's descriptor over that of the reference's. A model trained with the "
         "norm-ratio loss makes it 1 at most for true pairs; of others the two curves are alike."
     )
-    size = 6.6, 3.2
+    size = 10.5, 2.8
     return _figures(
         [("norm ratios", lambda ax: figures.norm_ratio_histogram(ratios, hits, ax=ax), note, size)]
     )
