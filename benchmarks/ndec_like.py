@@ -230,8 +230,8 @@ def main() -> None:
         for name, folder in folders.items():
             print(name, read_kinds(folder).value_counts().to_dict())
         background = ours.subset(range(0, len(ours), 4))
-        tables, first = [], {}
-        for name in options.rows.split(","):
+        tables, first, names = [], {}, options.rows.split(",")
+        for name in names:
             model = train(name, start, out, options, pool)
             found = {
                 split: candidates(model, folder, background, out, pool)
@@ -239,7 +239,7 @@ def main() -> None:
             }
             pairings = [(name, found)]
             if first:
-                pairings.append((f"{options.rows.split(',')[0]} by norms of {name}", first))
+                pairings.append((f"{names[0]} by norms of {name}", first))
             for title, lists in pairings:
                 norms = {split: own for split, (_, own, _) in found.items()}
                 rows, _, truth = lists["validation"]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from iscutils.retrieval.whitening import Codec
 
 OWN_RESIZE = "model"  # images are resized as the model was trained
+RESIZES = (OWN_RESIZE, "squash", "short")
 FORM = 2  # of the files; raised when their content changes
 PART_CONFIDENCE = 0.1  # of a detection, for it to be a part (d2lv: confidence >= 0.1)
 REPLACE_CONFIDENCE = 0.9  # above it BoT describes a query's overlay in place of the query
@@ -104,7 +105,7 @@ def extract_several(
     for label, model in models.items():
         network, variant = load(model), (variants or {}).get(label, "none")
         settings = [] if variant == "none" else [variant]
-        settings += [*_exactness(precision), *_other_resize(network, resize)]
+        settings += _unusual(network, precision, resize)
         settings += [] if detections is None else [_plain(boxes)]
         key = content_key(content, model_key(model), sizes, FORM, *settings)
         stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
@@ -178,8 +179,7 @@ def extract_parts(
             if reduce is not None and codec is None:
                 raise KitError(f"no codec to reduce '{model_name}' at {size} px: learn it first")
             settings = [model_content, size, variant, codec and codec.key()]
-            exact = [*_exactness(precision), *_other_resize(network, resize)]
-            key = content_key(content, *settings, *exact)
+            key = content_key(content, *settings, *_unusual(network, precision, resize))
             stream = Stream(size, _way(network, resize), variant)
             outputs[model_name, size] = Output(
                 Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
@@ -260,19 +260,23 @@ def _check_sizes(sizes: Sequence[int]) -> list[int]:
     return sizes
 
 
-def _exactness(precision: str) -> list[str]:
-    """What the key of a file says of how it was computed: nothing of the usual precision."""
-    return [] if check_precision(precision) == "32" else [precision]
+def check_resize(resize: str) -> str:
+    """`resize` itself; `KitError` for one that is not known."""
+    if resize not in RESIZES:
+        raise KitError(f"resize '{resize}' is unknown: choose {', '.join(RESIZES)}")
+    return resize
 
 
 def _way(network: Descriptor, resize: str) -> str:
     """How images are resized: squash or short."""
-    return network.config.resize if resize == OWN_RESIZE else resize
+    return network.config.resize if check_resize(resize) == OWN_RESIZE else resize
 
 
-def _other_resize(network: Descriptor, resize: str) -> list[str]:
-    """What the key of a file says of resizing: nothing where it is the model's own way."""
-    return [] if resize in (OWN_RESIZE, network.config.resize) else [resize]
+def _unusual(network: Descriptor, precision: str, resize: str) -> list[str]:
+    """What the key of a file says of how it was computed: nothing of the usual way."""
+    exact = [] if check_precision(precision) == "32" else [precision]
+    way = _way(network, resize)
+    return exact if way == network.config.resize else [*exact, way]
 
 
 def _plain(boxes: Mapping[str, np.ndarray]) -> dict[str, list]:

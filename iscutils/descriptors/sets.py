@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iscutils.artifacts import KitError, Run, find_published, find_weights, log, published_by
-from iscutils.descriptors.extract import OWN_RESIZE, extract_parts, extract_several, model_names
+from iscutils.descriptors.extract import (
+    OWN_RESIZE,
+    check_resize,
+    extract_parts,
+    extract_several,
+    model_names,
+)
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
@@ -18,7 +24,6 @@ from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
-RESIZES = (OWN_RESIZE, "squash", "short")
 SHIPPED = "shipped"
 BY_NAME = "by_name"
 FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
@@ -62,9 +67,7 @@ class ExtractionConfig:
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
             raise KitError(f"parts '{self.parts}' are unknown: choose {' or '.join(CHOICES)}")
-        if self.resize not in RESIZES:
-            raise KitError(f"resize '{self.resize}' is unknown: choose {', '.join(RESIZES)}")
-        if self.background == SHIPPED and self.resize != OWN_RESIZE:
+        if check_resize(self.resize) != OWN_RESIZE and self.background == SHIPPED:
             raise KitError(
                 "the background of shipped models was resized as each was trained: set "
                 "resize='model', or background='images'"

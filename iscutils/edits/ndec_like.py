@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -238,13 +238,13 @@ def _usable(
         likely = [np.argsort(-similar[i], kind="stable")[:TRIES].tolist() for i in part]
         jobs = list(zip(part, likely, strict=True))
         verdicts = executor.map(
-            partial(_no_copy, images, held_out), jobs, desc="hard negatives", chunk=4
+            partial(no_copy, images, held_out), jobs, desc="hard negatives", chunk=4
         )
         found += [i for i, good in zip(part, verdicts, strict=True) if good]
     return found
 
 
-def _no_copy(images: ImageSet, held_out: ImageSet, job: tuple[int, list[int]]) -> bool:
+def no_copy(images: ImageSet, held_out: ImageSet, job: tuple[int, Sequence[int]]) -> bool:
     """Whether a held-out picture can be read and is a copy of none of the references named."""
     i, likely = job
     try:

@@ -15,9 +15,9 @@ import numpy as np
 
 from iscutils.artifacts import KitError, content_key, log, wait_if_following
 from iscutils.edits.folders import write_csv
-from iscutils.edits.ndec_like import may_be_copies
+from iscutils.edits.ndec_like import no_copy
 from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet
+from iscutils.images import ImageSet
 
 NEIGHBOURS = 10  # of every photograph, that it may be paired with
 COLUMNS = ("pair_id", "image_a", "image_b", "kind", "cosine")
@@ -52,7 +52,7 @@ def nearest_pairs(
     wait_if_following(path)
     if path.exists():
         return path
-    found = _match(_by_cosine(rows), count, partial(_are_strangers, images), executor)
+    found = _match(_by_cosine(rows), count, partial(no_copy, images, images), executor)
     if len(found) < count:
         raise KitError(
             f"{len(found)} pairs of {len(images)} photographs are no copies of each other, "
@@ -90,7 +90,7 @@ def _by_cosine(rows: np.ndarray) -> Iterator[tuple[int, int, float]]:
 def _match(
     candidates: Iterator[tuple[int, int, float]],
     count: int,
-    are_strangers: Callable[[tuple[int, int]], bool],
+    are_strangers: Callable[[tuple[int, list[int]]], bool],
     executor: Executor,
 ) -> list[tuple[int, int, float]]:
     """The first pairs in order that are strangers and share no photograph with an earlier one.
@@ -104,7 +104,7 @@ def _match(
             wave, waiting = _wave(waiting, used, count - len(found))
             if not wave:
                 break
-            jobs = [pair[:2] for pair in wave]
+            jobs = [(a, [b]) for a, b, _ in wave]
             verdicts = executor.map(are_strangers, jobs, desc="nearest pairs", chunk=4)
             for pair, good in zip(wave, verdicts, strict=True):
                 if good:
@@ -127,11 +127,3 @@ def _wave(
             later.append(pair)
         taken.update(pair[:2])
     return wave, later
-
-
-def _are_strangers(images: ImageSet, pair: tuple[int, int]) -> bool:
-    """Whether both pictures can be read and neither may be a copy of the other."""
-    try:
-        return not may_be_copies(*(images.load(i) for i in pair))
-    except ImageError:
-        return False
