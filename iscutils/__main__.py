@@ -210,6 +210,9 @@ def _run(options: argparse.Namespace) -> None:
                 force=options.force, executor=options.cluster, jobs=options.jobs,
             )  # fmt: skip
         _matrix(options)
+        for path in (runs_root() / cell.run for stage in stages for cell in stage):
+            if (path / "report.html").exists():
+                print(f"report: {_shown(path / 'report.html')}")
         return
     with _polite():
         run = run_notebooks(
@@ -323,7 +326,7 @@ def _ship(options: argparse.Namespace) -> None:
 
     text = Path(options.card).read_text(encoding="utf-8") if options.card else ""
     folder = pack_run(open_run(options.run), options.name, options.model, text)
-    print(f"{_shown(folder)}: use it as models=[{options.name}], background=shipped")
+    print(f"{_shown(folder)}: use it as models=[{options.name}]")
 
 
 def _save_outputs(options: argparse.Namespace) -> None:

@@ -84,12 +84,16 @@ def _results(run: Run) -> str:
         return "None measured."
     table = pd.DataFrame(stages).T
     table = table[[column for column in METRICS if column in table]]
-    head = ["stage", *table.columns]
-    rows = [[stage, *(f"{value:.3f}" for value in row)] for stage, row in table.iterrows()]
-    lines = [head, ["---"] * len(head), *rows]
-    lines = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
     data = _parameters(run).get("06_retrieval", {}).get("data", "builtin")
-    return "\n".join([f"On `{Path(data).name}`:", "", *lines])
+    return f"On `{Path(data).name}`:\n\n{markdown(table, 'stage')}"
+
+
+def markdown(table: pd.DataFrame, first: str) -> str:
+    """A table of numbers as Markdown, three digits behind the point; `first` heads its index."""
+    head = [first, *table.columns]
+    rows = [[label, *(f"{value:.3f}" for value in row)] for label, row in table.iterrows()]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:

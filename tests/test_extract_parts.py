@@ -364,8 +364,8 @@ def test_senseless_settings_are_refused(photos, models, serial, tmp_path):
         ExtractionConfig([32], reduce=8)
     with pytest.raises(KitError, match="choose model, squash, short"):
         ExtractionConfig([32], resize="crop")
-    with pytest.raises(KitError, match="resize='model'"):
-        ExtractionConfig([32], resize="short", background="shipped")
+    with pytest.raises(KitError, match="choose auto or images"):
+        ExtractionConfig([32], background="none")
     with pytest.raises(KitError, match="'grid'"):
         ExtractionConfig([32], parts="grid")
     with pytest.raises(KitError, match="two models are called 'm1'"):

@@ -1,16 +1,22 @@
 """Models that come with the kit: packed small, loaded by name, with a background of their own."""
 
 import json
+import socket
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from iscutils import edits
 from iscutils.__main__ import main
 from iscutils.artifacts import KitError, Run
+from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import read_skipped
+from iscutils.descriptors.hashes import extract_pdq
 from iscutils.descriptors.sets import (
     ExtractionConfig,
     extract_sets,
@@ -18,9 +24,21 @@ from iscutils.descriptors.sets import (
     shipped_backgrounds,
 )
 from iscutils.descriptors.store import read_descriptors, write_descriptors
+from iscutils.evaluation import evaluate
 from iscutils.executor import open_executor
 from iscutils.images import GeneratedImages
-from iscutils.models import Descriptor, DescriptorConfig, load, pack, shipped, shipped_background
+from iscutils.models import (
+    Descriptor,
+    DescriptorConfig,
+    is_shipped,
+    load,
+    pack,
+    shipped,
+    shipped_background,
+    shipped_names,
+)
+from iscutils.retrieval import retrieve
+from iscutils.submissions import read_predictions
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=8, hidden=16, size=32)
 
@@ -118,30 +136,43 @@ def test_the_command_ships_a_run_and_notebook_05_finds_it(weights, finished, tmp
         assert part in text
     models = find_models(finished, ["student", "release-8"])
     assert models["release-8"] == weights / "release-8"
-    alone = {"release-8": models["release-8"]}
-    files = shipped_backgrounds(alone, ExtractionConfig([32]), tmp_path)
-    described = read_descriptors(files["release-8", "background"])
-    assert described.vectors.shape == (40, 8)
-    assert read_skipped(files["release-8", "background"]) == []
-    for config in (ExtractionConfig([32, 48]), ExtractionConfig([32], per_size=True)):
-        with pytest.raises(KitError, match=r"sizes=\[32\]"):
-            shipped_backgrounds(alone, config, tmp_path)
-    with pytest.raises(KitError, match="ships no background"):
-        shipped_backgrounds({"student": models["student"]}, ExtractionConfig([32]), tmp_path)
+    assert is_shipped(models["release-8"])
+    assert not is_shipped(models["student"])
 
 
-def test_sets_are_described_with_the_shipped_background(weights, tmp_path):
-    pack(Descriptor(SMALL), "release-8", unit_rows(40), [32], "")
+def test_a_shipped_model_is_described_as_its_background_was(weights, finished, tmp_path):
+    """Its own sizes and background, whatever the other models have; the pictures for all others."""
+    pack(Descriptor(SMALL), "release-8", unit_rows(40), [32, 48], "")
     pictures = GeneratedImages(["a", "b", "c"], shade, [0, 90, 180], "shades")
     sets = {"queries": pictures, "background": pictures}
-    config = ExtractionConfig([32], background="shipped")
-    with open_executor("serial") as serial:
-        models = {"release-8": weights / "release-8"}
-        files = extract_sets(sets, models, config, tmp_path / "out", serial)
-    assert len(read_descriptors(files["release-8", "queries"]).ids) == 3
-    assert len(read_descriptors(files["release-8", "background"]).ids) == 40
-    with pytest.raises(KitError, match="choose images or shipped"):
-        ExtractionConfig([32], background="none")
+    models = find_models(finished, ["student", "release-8"])
+
+    def described(**options):
+        config = ExtractionConfig([32], **options)
+        with open_executor("serial") as serial:
+            files = extract_sets(sets, models, config, tmp_path / "out", serial)
+        return {key: read_descriptors(path) for key, path in files.items()}
+
+    found = described()
+    sizes = {key: rows.attrs["sizes"] for key, rows in found.items()}
+    assert sizes == {
+        ("student", "queries"): [32],
+        ("student", "background"): [32],
+        ("release-8", "queries"): [32, 48],
+        ("release-8", "background"): [32, 48],
+    }
+    assert len(found["student", "background"].ids) == 3
+    assert np.allclose(found["release-8", "background"].vectors, unit_rows(40), atol=1e-3)
+    assert (
+        read_skipped(shipped_backgrounds({"x": models["release-8"]}, tmp_path)["x", "background"])
+        == []
+    )
+    # No background of its own fits these: it is made of the pictures, at the sizes asked for.
+    for options in ({"background": "images"}, {"resize": "short"}):
+        found = described(**options)
+        assert len(found["release-8", "background"].ids) == 3
+        assert found["release-8", "queries"].attrs["sizes"] == [32]
+    assert len(described(per_size=True)["release-8@32", "background"].ids) == 3
 
 
 def test_runs_of_parts_are_not_shipped(weights, finished, capsys):
@@ -151,3 +182,55 @@ def test_runs_of_parts_are_not_shipped(weights, finished, capsys):
     assert "parts='whole'" in capsys.readouterr().err
     assert json.loads((finished.path / "artifacts.json").read_text())
     assert not weights.exists()
+
+
+SHIPPED = ["release-256", "release-64"]
+EDITS = ["rot90", "hflip", "crop", "text", "pad"]
+
+
+def copy_of(photos, item):
+    """One edit of one photograph, drawn from its number."""
+    edit, i = item
+    step = edits.draw_operation(edit, np.random.default_rng(i))
+    return edits.apply_steps(photos.load(i), [step])[-1].image
+
+
+class TestTheWeightsOfThisCopy:
+    """Those that are committed: small enough, with a card, and far better than a hash."""
+
+    def test_their_names_and_sizes(self):
+        assert shipped_names() == SHIPPED
+        weights = [path.stat().st_size for path in shipped.FOLDER.glob("*/model.safetensors")]
+        assert max(weights) <= 12 << 20
+        assert sum(weights) <= 24 << 20
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_background_and_card(self, name):
+        folder = shipped.FOLDER / name
+        assert (folder / "background.safetensors").stat().st_size <= (2 << 20) + 1024
+        vectors, _ = shipped_background(name)
+        assert vectors.shape[1] == load(name).dim < len(vectors)
+        card = (folder / "README.md").read_text(encoding="utf-8").lower()
+        for part in ("licence", "seed", "hours", "pdq", "phash", "sift", "weaknesses", "positives"):
+            assert part in card, part
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_copies_are_found_offline_where_a_hash_fails(self, name, tmp_path, monkeypatch):
+        monkeypatch.setattr(socket.socket, "connect", None)
+        photos = builtin_images("reference", 40)
+        items = [(edit, i) for edit in EDITS for i in range(len(photos))]
+        ids = [f"{edit} of {i}" for edit, i in items]
+        copies = GeneratedImages(ids, partial(copy_of, photos), items, "copies")
+        truth = pd.DataFrame({"query_id": ids, "reference_id": photos.ids * len(EDITS)})
+        sets, models = {"queries": copies, "references": photos}, {name: shipped.FOLDER / name}
+        with open_executor("serial") as serial:
+            files = extract_sets(sets, models, ExtractionConfig([80]), tmp_path, serial)
+            hashes = [extract_pdq(sets[kind], tmp_path, serial, name=kind) for kind in sets]
+        learnt = retrieve(
+            *(files[name, kind] for kind in (*sets, "background")), tmp_path,
+            codec=f"PCAW{load(name).dim},L2norm,Flat", score_norm="1.0[0,2]",
+        )  # fmt: skip
+        hashed = retrieve(*hashes, None, tmp_path, name="hashed")
+        learnt, hashed = (evaluate(read_predictions(path), truth) for path in (learnt, hashed))
+        assert learnt.uap > hashed.uap + 0.3
+        assert learnt.recall_at_1 > 0.8

@@ -19,12 +19,19 @@ from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
-from iscutils.models import KNOWN, model_key, shipped_background, shipped_folder
+from iscutils.models import (
+    KNOWN,
+    is_shipped,
+    model_key,
+    shipped_background,
+    shipped_folder,
+    shipped_sizes,
+)
 from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")
-SHIPPED = "shipped"
+AUTO = "auto"
 BY_NAME = "by_name"
 FEW_REFERENCES = 200  # so many have their parts described in passing, in half a minute of one core
 
@@ -45,7 +52,9 @@ class ExtractionConfig:
         both_ways: MODEL@SIZE whose references are cut too (for OQ+AR); empty: all. Others describe
             whole references alone.
         replace: confidence above which a detected overlay takes the place of its query.
-        background: "images" of the set, or "shipped": the descriptors that come with each model.
+        background: "auto": a model that comes with the kit brings its own background descriptors
+            and is described at their sizes, the others have the images of the set; "images": all
+            have those, at `sizes`.
         precision: "32", or "bf16" for half the time where that is fast, see `Forward`.
         resize: "squash" to squares, "short" side to the size, as evaluations of SSCD do; "model":
             as each was trained.
@@ -61,19 +70,15 @@ class ExtractionConfig:
     device: str = "auto"
     batch_size: int = 64
     precision: str = "32"
-    background: str = "images"
+    background: str = AUTO
     resize: str = OWN_RESIZE
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
             raise KitError(f"parts '{self.parts}' are unknown: choose {' or '.join(CHOICES)}")
-        if check_resize(self.resize) != OWN_RESIZE and self.background == SHIPPED:
-            raise KitError(
-                "the background of shipped models was resized as each was trained: set "
-                "resize='model', or background='images'"
-            )
-        if self.background not in ("images", SHIPPED):
-            raise KitError(f"background '{self.background}' is unknown: choose images or {SHIPPED}")
+        check_resize(self.resize)
+        if self.background not in (AUTO, "images"):
+            raise KitError(f"background '{self.background}' is unknown: choose {AUTO} or images")
         if self.reduce and not self.separate:
             raise KitError(
                 f"reduce={self.reduce} whitens the descriptors of one size: set per_size=True, or "
@@ -142,10 +147,8 @@ def extract_sets(
         size has a file.
     """
     _check_both_ways(models, config)
-    files: dict[tuple[str, str], Path] = {}
-    if config.background == SHIPPED:
-        files |= shipped_backgrounds(models, config, out)
-        sets = {kind: images for kind, images in sets.items() if kind != BACKGROUND}
+    own = own_sizes(models, config)
+    files = shipped_backgrounds({name: models[name] for name in own}, out)
     training_sets = _training_sets(models, config)
     labels = dict(zip(model_names(list(models.values())), models, strict=True))  # by folder
     codecs = None
@@ -159,12 +162,15 @@ def extract_sets(
         found = detections if kind == QUERIES else None
         variants = {model: set_variant(name, kind) for model, name in training_sets.items()}
         if not config.separate:
-            described = extract_several(
-                images, models, config.sizes, out, executor, name=kind, variants=variants,
-                detections=found if config.replace < 1 else None, replace=config.replace,
-                **config.options,
-            )  # fmt: skip
-            files |= {(model, kind): path for model, path in described.items()}
+            asked = [model for model in models if (model, kind) not in files]
+            for sizes in {tuple(own.get(model, config.sizes)): None for model in asked}:
+                group = [model for model in asked if tuple(own.get(model, config.sizes)) == sizes]
+                described = extract_several(
+                    images, {model: models[model] for model in group}, sizes, out, executor,
+                    name=kind, variants=variants, replace=config.replace,
+                    detections=found if config.replace < 1 else None, **config.options,
+                )  # fmt: skip
+                files |= {(model, kind): path for model, path in described.items()}
             continue
         for (parts, sizes), group in _groups(models, kind, config).items():
             described = extract_parts(
@@ -177,25 +183,27 @@ def extract_sets(
     return files
 
 
-def shipped_backgrounds(
-    models: Mapping[str, str | Path], config: ExtractionConfig, out: str | Path
-) -> dict[tuple[str, str], Path]:
-    """Files of the background descriptors that come with shipped models, as of `extract_sets`.
+def own_sizes(models: Mapping[str, str | Path], config: ExtractionConfig) -> dict[str, list[int]]:
+    """Sizes in px of those models that are described as their shipped background was, by name.
 
-    Raises:
-        KitError: a model that comes without, or another size than it was described at.
+    Parts, single sizes and other ways to resize need a background made in the same way: then there
+    are none.
     """
+    if config.background != AUTO or config.separate or config.resize != OWN_RESIZE:
+        return {}
+    return {name: shipped_sizes(folder) for name, folder in models.items() if is_shipped(folder)}
+
+
+def shipped_backgrounds(
+    models: Mapping[str, str | Path], out: str | Path
+) -> dict[tuple[str, str], Path]:
+    """Files of the background descriptors that come with shipped models, as of `extract_sets`."""
     files = {}
     for name, folder in models.items():
         vectors, sizes = shipped_background(folder)
-        if config.separate or list(config.sizes) != sizes:
-            raise KitError(
-                f"the background of '{name}' was described at sizes {sizes} (their mean), not "
-                f"{list(config.sizes)}: set sizes={sizes}, or background='images'"
-            )
         path = Path(out) / f"{BACKGROUND}-shipped-{model_key(folder)}.h5"
         ids = [f"background-{i:05d}" for i in range(len(vectors))]
-        files[name, BACKGROUND] = write_descriptors(path, vectors, ids, skipped=[])
+        files[name, BACKGROUND] = write_descriptors(path, vectors, ids, sizes=sizes, skipped=[])
     return files
 
 

@@ -7,27 +7,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run, find_published, log
+from iscutils.artifacts import KitError, Run, log
 from iscutils.descriptors.extract import extract, extract_parts
+from iscutils.descriptors.sets import find_models
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions
 
 
-def descriptor_of_run(run: Run) -> tuple[Path | None, list[int]]:
-    """Model folder of the descriptor that made the run's candidates, and its input sides in px.
+def descriptor_of_run(run: Run) -> tuple[str | Path | None, list[int]]:
+    """Model of the descriptor that made the run's candidates, and its input sides in px.
 
     (None, []) when the run's notebooks 05 and 06 did not say; then branch A has no crops.
     """
     metrics = run.metrics()
-    name = metrics.get("06_retrieval", {}).get("model")
-    sizes = metrics.get("05_extraction", {}).get("sizes")
+    searched = metrics.get("06_retrieval", {})
+    name = searched.get("model")
+    sizes = searched.get("sizes") or metrics.get("05_extraction", {}).get("sizes")
     if not name or not sizes:
         log.info("the run does not tell which descriptor made its candidates")
         return None, []
     try:
-        return find_published(run, name), list(sizes)
+        return find_models(run, [name])[name], list(sizes)
     except KitError as error:
         log.info("branch A has no descriptor: %s", error)
         return None, []

@@ -15,7 +15,14 @@ from iscutils.models.loading import load, model_key
 from iscutils.models.official import load_matched
 from iscutils.models.pooling import GeM, TokenGeM
 from iscutils.models.pretrained import Match
-from iscutils.models.shipped import pack, shipped_background, shipped_folder, shipped_names
+from iscutils.models.shipped import (
+    is_shipped,
+    pack,
+    shipped_background,
+    shipped_folder,
+    shipped_names,
+    shipped_sizes,
+)
 from iscutils.models.teachers import Ensemble, Teacher, open_teacher
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "export_torchscript",
     "fetch",
     "folded",
+    "is_shipped",
     "load",
     "load_matched",
     "model_key",
@@ -44,6 +52,7 @@ __all__ = [
     "shipped_background",
     "shipped_folder",
     "shipped_names",
+    "shipped_sizes",
     "state_key",
     "student_config",
     "weights_licence",

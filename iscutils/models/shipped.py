@@ -34,6 +34,17 @@ def shipped_folder(name: str | Path) -> Path | None:
     return FOLDER / str(name) if str(name) in shipped_names() else None
 
 
+def is_shipped(folder: str | Path) -> bool:
+    """Whether a model's folder is one of those that come with the kit."""
+    return shipped_folder(Path(folder).name) == Path(folder)
+
+
+def shipped_sizes(folder: str | Path) -> list[int]:
+    """Input sides in px at which a shipped model is meant to describe, see `pack`."""
+    notes = (Path(folder) / "shipped.json").read_text(encoding="utf-8")
+    return json.loads(notes)["sizes"]
+
+
 def pack(
     model: Descriptor,
     name: str,
@@ -96,8 +107,7 @@ def shipped_background(name: str | Path) -> tuple[np.ndarray, list[int]]:
         known = ", ".join(shipped_names()) or "none"
         raise KitError(f"'{name}' ships no background: models that come with the kit are {known}")
     vectors = load_file(folder / "background.safetensors")["vectors"].float()
-    sizes = json.loads((folder / "shipped.json").read_text(encoding="utf-8"))["sizes"]
-    return torch.nn.functional.normalize(vectors, dim=1).numpy(), sizes
+    return torch.nn.functional.normalize(vectors, dim=1).numpy(), shipped_sizes(folder)
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,110 @@
+"""What the descriptors that come with the kit are worth, on a folder in ISC layout.
+
+    python benchmarks/shipped.py FOLDER OUT [--models release-256,release-64] [--verified 100]
+
+One run, Markdown tables: what a user would pick instead (`baselines.py`); each model's own
+scores, the same whitened and normalised with the background that it brings, and its best
+candidates of each query verified locally, by the evidence of the pair alone (no votes). Then
+recall by edit, and images a second from files to descriptors on all cores. Finished work is kept
+in OUT.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import pandas as pd
+from baselines import BASELINES, measure
+
+from iscutils.artifacts import KitError
+from iscutils.datasets import open_benchmark, open_images
+from iscutils.datasets.benchmark import Benchmark
+from iscutils.descriptors.sets import ExtractionConfig, extract_sets
+from iscutils.evaluation import by_edit, evaluate
+from iscutils.executor import Executor, open_executor
+from iscutils.local import extract_features, local_config, read_features, score_pairs
+from iscutils.local.verification import final_rows
+from iscutils.models import load, shipped_folder, shipped_names, shipped_sizes
+from iscutils.packing import markdown
+from iscutils.retrieval import retrieve
+from iscutils.submissions import read_predictions
+
+ROWS = 10  # a query, of every list
+COLUMNS = ["uap", "recall_at_p90", "recall_at_1", "candidate_recall"]
+
+
+def lists_of(
+    name: str, benchmark: Benchmark, out: Path, executor: Executor, verified: int
+) -> dict[str, pd.DataFrame]:
+    """Ranked pairs of a shipped model: as it is, normalised, and after local verification."""
+    sets = {"queries": benchmark.queries, "references": benchmark.references}
+    folder = shipped_folder(name)
+    config = ExtractionConfig(shipped_sizes(folder), precision="bf16")
+    files = extract_sets(sets, {name: folder}, config, out, executor)
+    pair, background = [files[name, kind] for kind in sets], files[name, "background"]
+    options = dict(codec=f"PCAW{load(name).dim},L2norm,Flat", score_norm="1.0[0,2]")
+    found = {f"{name}, raw": retrieve(*pair, None, out, name=f"{name} raw"),
+             f"{name}, whitened and normalised": retrieve(
+                 *pair, background, out, name=f"{name} normalised", **options)}  # fmt: skip
+    found = {label: read_predictions(path) for label, path in found.items()}
+    near = retrieve(*pair, background, out, name=f"{name} near", rule=f"knn:{verified}", **options)
+    local = local_config(rows_per_query=ROWS)
+    features = [
+        read_features(extract_features(images, out / f"{kind}.h5", local, executor))
+        for kind, images in sets.items()
+    ]
+    scored = score_pairs(
+        read_predictions(near), *features, local, executor, folder=out / "verified"
+    )
+    return found | {f"{name}, {verified} candidates verified": final_rows(scored, local)}
+
+
+def images_a_second(name: str, benchmark: Benchmark, out: Path, executor: Executor) -> float:
+    """Of the references, from files to descriptors; the first few warm the processes up."""
+    sizes = shipped_sizes(shipped_folder(name))
+    config = ExtractionConfig(sizes, precision="bf16", background="images")
+    for turn, images in enumerate((benchmark.queries.subset(range(64)), benchmark.references)):
+        start = time.perf_counter()
+        extract_sets({"queries": images}, {name: shipped_folder(name)}, config,
+                     out / f"speed-{time.time_ns()}-{turn}", executor)  # fmt: skip
+    return len(images) / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="references/ queries/ ground_truth.csv")
+    parser.add_argument("out", type=Path, help="folder of descriptors and features")
+    parser.add_argument("--models", default=",".join(shipped_names()), help="comma separated")
+    parser.add_argument("--verified", type=int, default=100, help="candidates a query to verify")
+    parser.add_argument("--workers", type=int, default=0, help="processes, 0 = all cores")
+    arguments = parser.parse_args()
+    try:
+        report(arguments)
+    except KitError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Measure and print everything."""
+    benchmark = open_benchmark(arguments.folder, open_images("builtin", limit=1))
+    truth = benchmark.ground_truth
+    results = measure(arguments.folder, list(BASELINES), arguments.workers)
+    edits, speeds = {}, {}
+    with open_executor("processes", arguments.workers) as executor:
+        for name in arguments.models.split(","):
+            lists = lists_of(name, benchmark, arguments.out, executor, arguments.verified)
+            results |= {label: evaluate(rows, truth).as_dict() for label, rows in lists.items()}
+            for label, rows in list(lists.items())[1:]:
+                table = by_edit(rows, truth, benchmark.edits).set_index("edit")
+                edits[label] = table.recall_at_p90_threshold
+            speeds[name] = images_a_second(name, benchmark, arguments.out, executor)
+    table = pd.DataFrame(results).T[COLUMNS].astype(float)
+    print(f"{len(truth)} queries, {int((truth.reference_id != '').sum())} positives, "
+          f"{len(benchmark.references)} references, {ROWS} rows a query\n")  # fmt: skip
+    print(markdown(table, "list"), "\n")
+    print(markdown(pd.DataFrame(edits), "edit"), "\n")
+    print({name: f"{speed:.0f} images a second" for name, speed in speeds.items()})
+
+
+if __name__ == "__main__":
+    main()
