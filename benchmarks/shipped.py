@@ -39,7 +39,7 @@ def lists_of(
     """Ranked pairs of a shipped model: as it is, normalised, and after local verification."""
     sets = {"queries": benchmark.queries, "references": benchmark.references}
     folder = shipped_folder(name)
-    config = ExtractionConfig(shipped_sizes(folder), precision="bf16")
+    config = ExtractionConfig(shipped_sizes(name), precision="bf16")
     files = extract_sets(sets, {name: folder}, config, out, executor)
     pair, background = [files[name, kind] for kind in sets], files[name, "background"]
     options = dict(codec=f"PCAW{load(name).dim},L2norm,Flat", score_norm="1.0[0,2]")
@@ -61,8 +61,7 @@ def lists_of(
 
 def images_a_second(name: str, benchmark: Benchmark, out: Path, executor: Executor) -> float:
     """Of the references, from files to descriptors; the first few warm the processes up."""
-    sizes = shipped_sizes(shipped_folder(name))
-    config = ExtractionConfig(sizes, precision="bf16", background="images")
+    config = ExtractionConfig(shipped_sizes(name), precision="bf16", background="images")
     for turn, images in enumerate((benchmark.queries.subset(range(64)), benchmark.references)):
         start = time.perf_counter()
         extract_sets({"queries": images}, {name: shipped_folder(name)}, config,

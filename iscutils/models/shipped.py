@@ -39,10 +39,13 @@ def is_shipped(folder: str | Path) -> bool:
     return shipped_folder(Path(folder).name) == Path(folder)
 
 
-def shipped_sizes(folder: str | Path) -> list[int]:
-    """Input sides in px at which a shipped model is meant to describe, see `pack`."""
-    notes = (Path(folder) / "shipped.json").read_text(encoding="utf-8")
-    return json.loads(notes)["sizes"]
+def shipped_sizes(name: str | Path) -> list[int]:
+    """Input sides in px at which a shipped model is meant to describe, see `pack`.
+
+    Raises:
+        KitError: no such model.
+    """
+    return json.loads((_folder(name) / "shipped.json").read_text(encoding="utf-8"))["sizes"]
 
 
 def pack(
@@ -102,12 +105,19 @@ def shipped_background(name: str | Path) -> tuple[np.ndarray, list[int]]:
     Raises:
         KitError: no such model.
     """
+    vectors = load_file(_folder(name) / "background.safetensors")["vectors"].float()
+    return torch.nn.functional.normalize(vectors, dim=1).numpy(), shipped_sizes(name)
+
+
+def _folder(name: str | Path) -> Path:
+    """Folder of a shipped model, by its name or the folder itself."""
     folder = shipped_folder(Path(name).name)
     if folder is None:
         known = ", ".join(shipped_names()) or "none"
-        raise KitError(f"'{name}' ships no background: models that come with the kit are {known}")
-    vectors = load_file(folder / "background.safetensors")["vectors"].float()
-    return torch.nn.functional.normalize(vectors, dim=1).numpy(), shipped_sizes(folder)
+        raise KitError(
+            f"'{name}' does not come with the kit: models that come with the kit are {known}"
+        )
+    return folder
 
 
 def _half(value: torch.Tensor) -> torch.Tensor:

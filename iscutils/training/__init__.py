@@ -10,7 +10,7 @@ from iscutils.training.imgfp import ImgFp
 from iscutils.training.kd_icd import KdIcd
 from iscutils.training.labelled import Labelled, read_labelled
 from iscutils.training.method import Method, TrainConfig
-from iscutils.training.mining import mine_pairs
+from iscutils.training.mining import group_alike, mine_pairs
 from iscutils.training.momentum2 import Momentum2
 from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warmup_cosine
 from iscutils.training.pixels import Pixels, cache_pixels, to_views
@@ -56,6 +56,7 @@ __all__ = [
     "choose",
     "decoy_auc",
     "fit",
+    "group_alike",
     "make_optimiser",
     "mine_pairs",
     "open_views",

@@ -1,4 +1,4 @@
-"""Hard negative pairs from the model that is to be trained further."""
+"""Hard negatives by the model that is to be trained further: pairs, and batches of look-alikes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from iscutils.edits.nearest import nearest_pairs
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, load
+from iscutils.retrieval.search import nearest
 from iscutils.training.fit import pick_device
 from iscutils.training.labelled import Labelled
 from iscutils.training.pixels import Pixels, whole_views
 
 BATCH = 256  # pictures described at once
+LOOKED_AT = 8  # neighbours of a photograph that are known, for each place in its group
 
 
 def mine_pairs(
@@ -47,15 +49,31 @@ def mine_pairs(
     place = {name: number for number, name in enumerate(images.ids)}
     classes = np.array([i for i, name in enumerate(data.ids) if name in place], int)
     photographs = images.subset([place[data.ids[i]] for i in classes])
-    vectors = _describe_first(load(model), data, classes, pick_device(device))
+    vectors = _describe_first(load(model), data, classes, device)
     return nearest_pairs(photographs, vectors, count, out, executor=executor)
+
+
+def group_alike(model: Descriptor, data: Pixels, size: int, device: str = "auto") -> None:
+    """Let photographs that a model takes for each other come in one batch, in groups of `size`.
+
+    Raises:
+        KitError: data of another kind, or a size below 1.
+    """
+    if not isinstance(data, Pixels) or size < 1:
+        raise KitError(
+            f"alike={size}: give 1 or more, and views='tensor', whose batches are put together here"
+        )
+    vectors = _describe_first(model, data, np.arange(len(data)), device)
+    data.group = size
+    data.neighbours = nearest(vectors, vectors, min(len(data), LOOKED_AT * size))[1]
 
 
 @torch.inference_mode()
 def _describe_first(
-    model: Descriptor, data: Pixels | Labelled, classes: np.ndarray, device: torch.device
+    model: Descriptor, data: Pixels | Labelled, classes: np.ndarray, device: str
 ) -> np.ndarray:
     """Descriptors (N, D) of the first pictures of classes, unit rows."""
+    device = pick_device(device)
     model, rows = model.eval().to(device), []
     for start in range(0, len(classes), BATCH):
         pictures = data.first_pictures(classes[start : start + BATCH])
