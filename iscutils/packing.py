@@ -71,7 +71,13 @@ def _parameters(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _recipe(run: Run) -> str:
-    given = {name: values for name, values in _parameters(run).items() if name in TRAINING}
+    """Parameters of the notebooks that train; of data the name, not the place."""
+    given = {name: dict(values) for name, values in _parameters(run).items() if name in TRAINING}
+    for values in given.values():
+        for key in ("run", "device", "workers", "executor"):
+            values.pop(key, None)
+        for key in ("data", "train_images"):
+            values |= {key: Path(values[key]).name} if key in values else {}
     return yaml.safe_dump(given, sort_keys=True, allow_unicode=True)
 
 

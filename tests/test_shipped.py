@@ -121,7 +121,7 @@ def finished(tmp_path, monkeypatch):
     file = write_descriptors(run.folder("descriptors") / "b.h5", unit_rows(40), ids)
     run.publish("descriptors:student:background", file)
     run.record("06_retrieval", stages={"student raw": {"uap": 0.5, "positives": 3}})
-    given = {"05_extraction": {"sizes": [32]}, "04_distillation": {"rate": 0.003}}
+    given = {"05_extraction": {"sizes": [32]}, "04_distillation": {"rate": 0.003, "data": "/a/b"}}
     (run.path / "params.yaml").write_text(yaml.safe_dump({"notebooks": given}))
     return run
 
@@ -134,6 +134,7 @@ def test_the_command_ships_a_run_and_notebook_05_finds_it(weights, finished, tmp
     text = (weights / "release-8" / "README.md").read_text()
     for part in ("# release-8", "Trained on drawings.", "student raw | 0.500 | 3", "rate: 0.003"):
         assert part in text
+    assert "data: b\n" in text  # its name, not where it lies
     models = find_models(finished, ["student", "release-8"])
     assert models["release-8"] == weights / "release-8"
     assert is_shipped(models["release-8"])
