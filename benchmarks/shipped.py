@@ -1,12 +1,12 @@
 """What the descriptors that come with the kit are worth, on a folder in ISC layout.
 
-    python benchmarks/shipped.py FOLDER OUT [--models release-256,release-64] [--verified 100]
+    python benchmarks/shipped.py FOLDER OUT [--models release-256] [--verified 100]
 
 One run, Markdown tables: what a user would pick instead (`baselines.py`); each model's own
-scores, the same whitened and normalised with the background that it brings, and its best
-candidates of each query verified locally, by the evidence of the pair alone (no votes). Then
-recall by edit, and images a second from files to descriptors on all cores. Finished work is kept
-in OUT.
+scores, the same normalised, and whitened and normalised, with the background that it brings, and
+its best candidates of each query verified locally, by the evidence of the pair alone (no votes).
+Then recall by edit, and images a second from files to descriptors on all cores. Finished work is
+kept in OUT.
 """
 
 import argparse
@@ -42,12 +42,16 @@ def lists_of(
     config = ExtractionConfig(shipped_sizes(name), precision="bf16")
     files = extract_sets(sets, {name: folder}, config, out, executor)
     pair, background = [files[name, kind] for kind in sets], files[name, "background"]
-    options = dict(codec=f"PCAW{load(name).dim},L2norm,Flat", score_norm="1.0[0,2]")
-    found = {f"{name}, raw": retrieve(*pair, None, out, name=f"{name} raw"),
-             f"{name}, whitened and normalised": retrieve(
-                 *pair, background, out, name=f"{name} normalised", **options)}  # fmt: skip
-    found = {label: read_predictions(path) for label, path in found.items()}
-    near = retrieve(*pair, background, out, name=f"{name} near", rule=f"knn:{verified}", **options)
+    plain = dict(codec="L2norm,Flat", score_norm="1.0[0,2]")
+    white = plain | {"codec": f"PCAW{load(name).dim},L2norm,Flat"}
+    ways = {"raw": {}, "normalised": plain, "whitened and normalised": white}
+    found = {
+        f"{name}, {way}": read_predictions(
+            retrieve(*pair, background, out, name=f"{name} {way}", **options)
+        )
+        for way, options in ways.items()
+    }
+    near = retrieve(*pair, background, out, name=f"{name} near", rule=f"knn:{verified}", **white)
     local = local_config(rows_per_query=ROWS)
     features = [
         read_features(extract_features(images, out / f"{kind}.h5", local, executor))
@@ -74,6 +78,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="references/ queries/ ground_truth.csv")
     parser.add_argument("out", type=Path, help="folder of descriptors and features")
     parser.add_argument("--models", default=",".join(shipped_names()), help="comma separated")
+    parser.add_argument("--baselines", default=",".join(BASELINES), help="names, or none")
     parser.add_argument("--verified", type=int, default=100, help="candidates a query to verify")
     parser.add_argument("--workers", type=int, default=0, help="processes, 0 = all cores")
     arguments = parser.parse_args()
@@ -87,7 +92,8 @@ def report(arguments: argparse.Namespace) -> None:
     """Measure and print everything."""
     benchmark = open_benchmark(arguments.folder, open_images("builtin", limit=1))
     truth = benchmark.ground_truth
-    results = measure(arguments.folder, list(BASELINES), arguments.workers)
+    names = [name for name in arguments.baselines.split(",") if name in BASELINES]
+    results = measure(arguments.folder, names, arguments.workers)
     edits, speeds = {}, {}
     with open_executor("processes", arguments.workers) as executor:
         for name in arguments.models.split(","):
