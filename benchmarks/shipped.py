@@ -1,10 +1,11 @@
 """What the descriptors that come with the kit are worth, on a folder in ISC layout.
 
-    python benchmarks/shipped.py FOLDER OUT [--models release-256] [--verified 100]
+    python benchmarks/shipped.py FOLDER OUT [--models release-256] [--verified 200]
 
 One run, Markdown tables: what a user would pick instead (`baselines.py`); each model's own
-scores, the same normalised, and whitened and normalised, with the background that it brings, and
-its best candidates of each query verified locally, by the evidence of the pair alone (no votes).
+scores, the same normalised, and whitened and normalised, with the background that it brings;
+then local verification of a shortlist of each query: its ten best candidates, and those that
+points vote for within the list.
 Then recall by edit, and images a second from files to descriptors on all cores. Finished work is
 kept in OUT.
 """
@@ -22,7 +23,14 @@ from iscutils.datasets.benchmark import Benchmark
 from iscutils.descriptors.sets import ExtractionConfig, extract_sets
 from iscutils.evaluation import by_edit, evaluate
 from iscutils.executor import Executor, open_executor
-from iscutils.local import extract_features, local_config, read_features, score_pairs
+from iscutils.local import (
+    extract_features,
+    find_candidates,
+    local_config,
+    read_features,
+    score_pairs,
+    vote,
+)
 from iscutils.local.verification import final_rows
 from iscutils.models import load, shipped_folder, shipped_names, shipped_sizes
 from iscutils.packing import markdown
@@ -39,7 +47,7 @@ def lists_of(
     """Ranked pairs of a shipped model: as it is, normalised, and after local verification."""
     sets = {"queries": benchmark.queries, "references": benchmark.references}
     folder = shipped_folder(name)
-    config = ExtractionConfig(shipped_sizes(name), precision="bf16")
+    config = ExtractionConfig(shipped_sizes(name), precision="auto")
     files = extract_sets(sets, {name: folder}, config, out, executor)
     pair, background = [files[name, kind] for kind in sets], files[name, "background"]
     plain = dict(codec="L2norm,Flat", score_norm="1.0[0,2]")
@@ -52,20 +60,24 @@ def lists_of(
         for way, options in ways.items()
     }
     near = retrieve(*pair, background, out, name=f"{name} near", rule=f"knn:{verified}", **white)
-    local = local_config(rows_per_query=ROWS)
+    near = read_predictions(near)
+    local = local_config(
+        rows_per_query=ROWS, whole_candidates=0, shortlist=verified, other_candidates=ROWS
+    )
     features = [
         read_features(extract_features(images, out / f"{kind}.h5", local, executor))
         for kind, images in sets.items()
     ]
-    scored = score_pairs(
-        read_predictions(near), *features, local, executor, folder=out / "verified"
-    )
-    return found | {f"{name}, {verified} candidates verified": final_rows(scored, local)}
+    votes = vote(*features, local, folder=out / "votes", executor=executor, among=near)
+    pairs = find_candidates(*features, local, near, votes=votes)
+    scored = score_pairs(pairs, *features, local, executor, folder=out / "verified")
+    label = f"{name}, {verified} candidates, {len(pairs) / len(sets['queries']):.0f} verified"
+    return found | {label: final_rows(scored, local)}
 
 
 def images_a_second(name: str, benchmark: Benchmark, out: Path, executor: Executor) -> float:
     """Of the references, from files to descriptors; the first few warm the processes up."""
-    config = ExtractionConfig(shipped_sizes(name), precision="bf16", background="images")
+    config = ExtractionConfig(shipped_sizes(name), precision="auto", background="images")
     for turn, images in enumerate((benchmark.queries.subset(range(64)), benchmark.references)):
         start = time.perf_counter()
         extract_sets({"queries": images}, {name: shipped_folder(name)}, config,
@@ -79,7 +91,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of descriptors and features")
     parser.add_argument("--models", default=",".join(shipped_names()), help="comma separated")
     parser.add_argument("--baselines", default=",".join(BASELINES), help="names, or none")
-    parser.add_argument("--verified", type=int, default=100, help="candidates a query to verify")
+    parser.add_argument(
+        "--verified", type=int, default=200, help="candidates a query that points vote among"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes, 0 = all cores")
     arguments = parser.parse_args()
     try:

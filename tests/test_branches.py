@@ -40,6 +40,7 @@ from iscutils.local.global_branch import (
     crop_candidates_of_run,
     descriptor_of_run,
     nearest_references,
+    shortlist_of_run,
 )
 from iscutils.local.merge import BRANCHES, read_curves
 from iscutils.local.sift import mirror_descriptors
@@ -412,6 +413,18 @@ def test_global_candidates_of_crops(folder, published, executor, tmp_path):
         assert row.reference_id == references.ids[int(np.argmax(scores))]
         assert row.score == pytest.approx(max(scores), abs=1e-4)
     assert sorted(found.query_id) == sorted(crops.table.picture)
+    assert shortlist_of_run(run, 0) is None
+    with pytest.raises(KitError, match="descriptors:student:queries"):
+        shortlist_of_run(run, 2)
+    own = extract(queries, model, [48], tmp_path, executor, name="queries", device="cpu")
+    run.publish("descriptors:student:queries", own)
+    listed = shortlist_of_run(run, 2)
+    assert listed.groupby("query_id").size().tolist() == [2] * len(queries)
+    nearest = nearest_references(queries, known, model, [48], tmp_path, executor, device="cpu")
+    best = listed.sort_values("score", ascending=False).drop_duplicates("query_id")
+    assert set(zip(best.query_id, best.reference_id, strict=True)) == set(
+        zip(nearest.query_id, nearest.reference_id, strict=True)
+    )
     parted = crop_candidates_of_run(run, pictures, executor, device="cpu", parts_of=references)
     for row in parted.itertuples():
         own = describe(pictures, pictures.ids.index(row.query_id), network, [48])

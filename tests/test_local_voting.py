@@ -1,7 +1,10 @@
 """Voting: nearest points against a slow search, the published rule, candidates, whole pictures."""
 
+import itertools
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
@@ -256,6 +259,29 @@ def test_whole_candidates_need_thumbnails(features, tmp_path):
         path = extract_features(open_folder(photos), tmp_path / "f.h5", IMGFP, executor)
     with pytest.raises(KitError, match="holds no thumbnails"):
         whole_candidates(features[0], read_features(path), 2)
+
+
+def test_votes_within_a_shortlist(features, tmp_path, caplog):
+    queries, references = features
+    config, serial = local_config(min_votes=1), open_executor("serial")
+    every = pd.DataFrame(
+        itertools.product(queries.ids, references.ids), columns=["query_id", "reference_id"]
+    )
+    options = dict(folder=tmp_path / "votes", executor=serial)
+    among = vote(queries, references, config, among=every, **options)
+    pd.testing.assert_frame_equal(among, vote(queries, references, config))  # a list of all
+    kept = list((tmp_path / "votes").iterdir())
+    stamps = [file.stat().st_mtime_ns for file in kept]
+    again = vote(queries, references, config, among=every.sample(frac=1), **options)
+    pd.testing.assert_frame_equal(among, again)  # its order does not count, its chunks are kept
+    assert [file.stat().st_mtime_ns for file in kept] == stamps
+    one = every[(every.query_id == "crop") & every.reference_id.isin(["coffee", "rocket"])]
+    few = vote(queries, references, config, among=one, **options)
+    assert set(few.query_id) == {"crop"}
+    assert set(few.reference_id) <= {"coffee", "rocket"}  # its original is not on the list
+    gone = one.assign(reference_id="gone")
+    assert not len(vote(queries, references, config, among=gone, **options))
+    assert "2 pairs left out" in caplog.text
 
 
 @pytest.fixture(params=["float32", "bytes"])

@@ -38,6 +38,9 @@ class LocalConfig:
     min_votes: int = 2
     consistent_votes: bool = True  # count only votes that agree on rotation and scale
     max_mean_distance: float = 8000.0  # of rule "accept", squared L2 of RootSIFT integers
+    shortlist: int = (
+        0  # references per query, nearest by a descriptor, that points vote among; 0 = all
+    )
     whole_candidates: int = 3  # references per query by whole-picture comparison, 0 = off
     other_candidates: int = 10  # references per query taken from a global descriptor
     index: str = "flat"  # exact; "ivf": compressed, for millions of points; or a faiss factory text

@@ -1,4 +1,4 @@
-"""imgFp's branch A: the nearest references of pictures by a descriptor of the run."""
+"""The nearest references of pictures by a descriptor of the run: branch A, and shortlists."""
 
 from __future__ import annotations
 
@@ -33,6 +33,29 @@ def descriptor_of_run(run: Run) -> tuple[str | Path | None, list[int]]:
     except KitError as error:
         log.info("branch A has no descriptor: %s", error)
         return None, []
+
+
+def shortlist_of_run(run: Run, count: int) -> pd.DataFrame | None:
+    """The `count` nearest references of each query by descriptor and codec of the run.
+
+    Columns query_id, reference_id, score. None for a count of 0.
+
+    Raises:
+        KitError: notebooks 05 and 06 of the run left no descriptors.
+    """
+    if not count:
+        return None
+    metrics = run.metrics().get("06_retrieval", {})
+    name = metrics.get("model", "")
+    files = [run.find(f"descriptors:{name}:{kind}") for kind in ("queries", "references")]
+    base = f"descriptors:{name}:background"
+    files.append(run.find(base) if run.has(base) else None)
+    return read_predictions(
+        retrieve(
+            *files, run.folder("candidates"), name="shortlist", whole=True, rule=f"knn:{count}",
+            codec=metrics.get("codec") or "L2norm,Flat",
+        )
+    )  # fmt: skip
 
 
 def crop_candidates_of_run(

@@ -7,7 +7,6 @@ plain counts with a minimum, mirrored search, and counting only votes that agree
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +16,9 @@ from tqdm import tqdm
 
 from iscutils.artifacts import atomic_path, content_key
 from iscutils.executor import Executor
+from iscutils.local.among import hits_among
 from iscutils.local.config import LocalConfig
+from iscutils.local.hits import Hits, Points, hits_between
 from iscutils.local.point_index import CompressedPoints, FlatPoints, open_points, read_points
 from iscutils.local.sift import mirror_descriptors, order_of_strongest
 from iscutils.local.store import Features
@@ -28,23 +29,6 @@ MANY_QUERY_POINTS = 131_072  # the same, where reference points are read from di
 TURNS = 12  # cells of 30 degrees; cells of scale are octaves
 
 
-@dataclass(frozen=True)
-class Hits:
-    """The nearest reference point of every query point, for one half of the search.
-
-    Arrays of one row per query point: `query` and `reference` are rows of the feature files,
-    `point` the reference point hit, `distance` its squared L2 distance, `turn` (degrees) and
-    `octave` (log2) how the query point is turned and scaled against it.
-    """
-
-    query: np.ndarray
-    reference: np.ndarray
-    point: np.ndarray
-    distance: np.ndarray
-    turn: np.ndarray
-    octave: np.ndarray
-
-
 def vote(
     query_features: Features,
     reference_features: Features,
@@ -53,6 +37,7 @@ def vote(
     folder: str | Path | None = None,
     executor: Executor | None = None,
     training: Features | None = None,
+    among: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """References that the points of each query vote for.
 
@@ -63,11 +48,17 @@ def vote(
     says how points are searched; a compressed index is built beside the reference features, with
     the workers of `executor`, from their points or those of background pictures (`training`). With
     `folder`, finished blocks of query points are kept there, so that a killed call continues.
+
+    `among`, pairs query_id, reference_id, are shortlists: a query's points are then compared with
+    those of its own references alone, exactly and without an index, by the workers of `executor`.
     """
-    halves = search_hits(
-        query_features, reference_features, config,
-        folder=folder, executor=executor, training=training,
-    )  # fmt: skip
+    if among is None:
+        halves = search_hits(
+            query_features, reference_features, config,
+            folder=folder, executor=executor, training=training,
+        )  # fmt: skip
+    else:
+        halves = hits_among(among, query_features, reference_features, config, executor, folder)
     return votes_of_hits(halves, query_features, reference_features, config)
 
 
@@ -135,7 +126,7 @@ def search_hits(
     for half, mirrored in enumerate(halves):
         found = np.flatnonzero(place[half] >= 0)
         hit = references.subset(place[half, found])
-        yield mirrored, _hits(queries.subset(found), hit, distance[half, found], mirrored)
+        yield mirrored, hits_between(queries.subset(found), hit, distance[half, found], mirrored)
 
 
 def _search_block(
@@ -163,36 +154,19 @@ def _kept(path: Path | None, job: Callable) -> tuple[np.ndarray, np.ndarray]:
     return distance, place
 
 
-@dataclass(frozen=True)
-class _Points:
-    row: np.ndarray  # picture
-    index: np.ndarray  # row in the file's arrays of points
-    keypoints: np.ndarray  # (M, 4)
-
-    def subset(self, chosen: slice | np.ndarray) -> _Points:
-        return _Points(self.row[chosen], self.index[chosen], self.keypoints[chosen])
-
-
-def _voting_points(features: Features, count: int) -> _Points:
+def _voting_points(features: Features, count: int) -> Points:
     """The strongest `count` points of every picture, in file order."""
     keypoints, responses = features.all_points()
     if not count:
         row = np.repeat(np.arange(len(features)), np.diff(features.offsets))
-        return _Points(row, np.arange(len(keypoints)), keypoints)
+        return Points(row, np.arange(len(keypoints)), keypoints)
     chosen = [
         start + np.sort(order_of_strongest(responses[start:end], count))
         for start, end in zip(features.offsets[:-1], features.offsets[1:], strict=True)
     ]
     index = np.concatenate([np.zeros(0, np.int64), *chosen])
     row = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
-    return _Points(row, index, keypoints[index])
-
-
-def _hits(queries: _Points, hit: _Points, distance: np.ndarray, mirrored: bool) -> Hits:
-    # A mirror reverses the sense of turning: angles then add up instead of cancelling.
-    angle = queries.keypoints[:, 3] + (1 if mirrored else -1) * hit.keypoints[:, 3]
-    octave = np.log2(queries.keypoints[:, 2] / hit.keypoints[:, 2])
-    return Hits(queries.row, hit.row, hit.index, distance, angle % 360, octave)
+    return Points(row, index, keypoints[index])
 
 
 def count_votes(hits: Hits, consistent: bool) -> pd.DataFrame:
