@@ -262,7 +262,9 @@ def test_whitening_is_learnt_on_raw_background_and_applied_before_writing(
         extract_parts(photos, models, [40], tmp_path, serial, reduce=codecs, **options)
 
 
-def test_half_precision_is_near_and_has_a_file_of_its_own(photos, models, serial, tmp_path):
+def test_half_precision_is_near_and_has_a_file_of_its_own(
+    photos, models, serial, tmp_path, monkeypatch
+):
     for make in (extract, lambda images, model, *others, **options: extract_parts(
         images, [model], *others, parts="reference", **options
     )["m1", 32]):  # fmt: skip
@@ -271,7 +273,10 @@ def test_half_precision_is_near_and_has_a_file_of_its_own(photos, models, serial
         assert exact != near
         difference = read_descriptors(exact).vectors - read_descriptors(near).vectors
         assert 0 < np.abs(difference).max() < 0.05
-    with pytest.raises(KitError, match="precision '16' is unknown: choose 32 or bf16"):
+        for fast, same in ((True, near), (False, exact)):  # "auto" asks the processor
+            monkeypatch.setattr(forward, "fast_in_bf16", lambda *_, fast=fast: fast)
+            assert make(photos, models[0], [32], tmp_path, serial, precision="auto") == same
+    with pytest.raises(KitError, match="precision '16' is unknown: choose 32, bf16, auto"):
         extract(photos, models[0], [32], tmp_path, serial, precision="16")
 
 

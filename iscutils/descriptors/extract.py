@@ -10,7 +10,7 @@ import numpy as np
 
 from iscutils.artifacts import KitError, content_key
 from iscutils.boxes import BOX, OVERLAY, read_detections
-from iscutils.descriptors.forward import Forward, Job, check_precision
+from iscutils.descriptors.forward import Forward, Job, uses_bf16
 from iscutils.descriptors.outputs import Output, streams_of, unit, write_outputs
 from iscutils.descriptors.parts import (
     MOST_DETECTIONS,
@@ -62,7 +62,7 @@ def extract(
         sizes: input sides in pixels, e.g. [96, 128].
         out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
-        precision: "32", or "bf16" where that is fast, see `Forward`.
+        precision: "32", "bf16", or "auto": bf16 where that is fast; see `Forward`.
         resize: "squash" to squares, "short" side to the size (shape kept), "model": as it was
             trained.
         variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
@@ -105,7 +105,7 @@ def extract_several(
     for label, model in models.items():
         network, variant = load(model), (variants or {}).get(label, "none")
         settings = [] if variant == "none" else [variant]
-        settings += _unusual(network, precision, resize)
+        settings += _unusual(network, precision, resize, device)
         settings += [] if detections is None else [_plain(boxes)]
         key = content_key(content, model_key(model), sizes, FORM, *settings)
         stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
@@ -179,7 +179,7 @@ def extract_parts(
             if reduce is not None and codec is None:
                 raise KitError(f"no codec to reduce '{model_name}' at {size} px: learn it first")
             settings = [model_content, size, variant, codec and codec.key()]
-            key = content_key(content, *settings, *_unusual(network, precision, resize))
+            key = content_key(content, *settings, *_unusual(network, precision, resize, device))
             stream = Stream(size, _way(network, resize), variant)
             outputs[model_name, size] = Output(
                 Path(out) / f"{name}-{model_name}@{size}-{key}.h5", network, (stream,),
@@ -272,9 +272,9 @@ def _way(network: Descriptor, resize: str) -> str:
     return network.config.resize if check_resize(resize) == OWN_RESIZE else resize
 
 
-def _unusual(network: Descriptor, precision: str, resize: str) -> list[str]:
+def _unusual(network: Descriptor, precision: str, resize: str, device: str) -> list[str]:
     """What the key of a file says of how it was computed: nothing of the usual way."""
-    exact = [] if check_precision(precision) == "32" else [precision]
+    exact = ["bf16"] if uses_bf16(precision, network, pick_device(device)) else []
     way = _way(network, resize)
     return exact if way == network.config.resize else [*exact, way]
 

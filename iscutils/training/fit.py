@@ -26,6 +26,7 @@ from torch import nn
 
 from iscutils.artifacts import KitError, content_key, log
 from iscutils.models import Descriptor
+from iscutils.models.precision import fast_in_bf16
 from iscutils.training.callbacks import KeepLast, Progress
 from iscutils.training.data import Examples
 from iscutils.training.method import Method, TrainConfig
@@ -51,18 +52,10 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def pick_precision(precision: str, device: torch.device, network: nn.Module) -> str:
-    """bf16 where it is fast (GPUs since Ampere, CPUs with AVX512-BF16), else fp32.
-
-    Depth-wise convolutions, as MobileNets have, are two to three times slower in bf16 on CPUs.
-    """
+    """Lightning's name of a precision; `auto` is bf16 where that is fast, see `fast_in_bf16`."""
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    depth_wise = any(layer.groups == layer.in_channels > 1 for layer in convolutions)
-    return "bf16-mixed" if fast and not depth_wise else "32-true"
+    return "bf16-mixed" if fast_in_bf16(network, device) else "32-true"
 
 
 def fit(
@@ -112,6 +105,7 @@ def fit(
     if config.devices > 1 and chosen.type == "cuda":  # torch has synchronised norms for GPUs only
         # timm's, because Lightning's would drop the activations that are part of some timm norms.
         convert_sync_batchnorm(method)
+    method.model.backbone.freeze(config.freeze)
     method.to(memory_format=torch.channels_last)
     method.train()  # a network read from a folder comes in eval mode
     trainer = _trainer(config, chosen, precision, last, probe)
