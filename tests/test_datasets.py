@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from iscutils.artifacts import KitError
-from iscutils.datasets import is_isc_layout, materialise, open_benchmark, open_images
+from iscutils.datasets import drawn_images, is_isc_layout, materialise, open_benchmark, open_images
 from iscutils.datasets.benchmark import read_edits
 from iscutils.datasets.builtin import SIZES
+from iscutils.datasets.drawing.clothes import CUTS
 from iscutils.datasets.photographs import (
     PARTS,
     PHOTOGRAPHS,
@@ -91,6 +92,35 @@ def test_no_two_scenes_are_alike():
     thumbnails = [np.asarray(draw_scene(0, index).resize((16, 16)), float) for index in range(40)]
     for a, b in itertools.combinations(thumbnails, 2):
         assert np.abs(a - b).mean() > 10
+
+
+def test_drawn_things_lie_on_plain_ground_and_no_two_are_the_same():
+    images = drawn_images(12, seed=3)
+    pictures = [images.load(i) for i in range(12)]
+    assert images.ids[:2] == ["drawn_000000", "drawn_000001"]
+    assert drawn_images(5, seed=3).load(4).tobytes() == pictures[4].tobytes()
+    assert drawn_images(5, seed=4).load(4).tobytes() != pictures[4].tobytes()
+    assert drawn_images(5, seed=3).key() != drawn_images(5, seed=4).key()
+    thumbnails = [np.asarray(picture.resize((16, 16)), float) for picture in pictures]
+    for a, b in itertools.combinations(thumbnails, 2):
+        assert np.abs(a - b).mean() > 5
+    assert all(max(picture.size) == 320 for picture in pictures)
+    # The middle differs from the ground more than opposite parts of the ground do.
+    inner = [np.abs(t[6:10, 6:10].mean((0, 1)) - t[:2].mean((0, 1))).sum() for t in thumbnails]
+    outer = [np.abs(t[:, :2].mean((0, 1)) - t[:, -2:].mean((0, 1))).sum() for t in thumbnails]
+    assert np.median(inner) > 2 * np.median(outer)
+    for count, seed in ((0, 0), (3, -1)):
+        with pytest.raises(KitError, match="drawn images"):
+            drawn_images(count, seed)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.__name__)
+def test_every_cut_lies_inside_its_frame(cut):
+    for number in range(20):
+        for outline in cut(np.random.default_rng(number)):
+            assert outline.shape[1] == 2
+            assert np.abs(outline).max() < 1.3
+            assert np.ptp(outline, axis=0).min() > 0.1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)

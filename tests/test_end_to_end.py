@@ -76,11 +76,15 @@ def test_a_finished_run_is_skipped_as_a_whole(smoke):
 def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     undisturbed, seconds = smoke
     process = start(tmp_path)
-    time.sleep(seconds * random.Random(SEED).uniform(0.3, 0.9))
-    assert process.poll() is None, "the run ended before it could be killed"
+    stamps = tmp_path / "smoke" / "notebooks" / ".finished"
+    wanted = random.Random(SEED).randint(2, 7)  # of nine notebooks
+    while len(list(stamps.glob("*.json"))) < wanted:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.2)
+    time.sleep(random.Random(SEED).uniform(0, 0.05) * seconds)  # somewhere in the next one
     process.kill()
     process.wait()
-    finished = len(list((tmp_path / "smoke" / "notebooks" / ".finished").glob("*.json")))
+    finished = len(list(stamps.glob("*.json")))
     run = finish(start(tmp_path), tmp_path)
     assert (tmp_path / "log").read_text().count("finished, skipped") == finished > 0
     for name in ("candidates.csv", "matches.csv"):
@@ -91,15 +95,20 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     ("system", "only", "published", "settings"),
     [
         ("momentum2", "01", "pretrained", []),
-        ("sscd", "03", "teacher", ["views=tensor", "alike=3"]),
+        ("sscd", "03", "teacher", ["views=tensor", "alike=3", "drawn=6", "freeze=1"]),
         ("bot", "02,03,05,06", "teacher", []),
         (
             "asl",
             "02,03,05,06",
             "teacher",
-            ["models=[teacher,pretrained]", "norm_model=pretrained"],
+            ["models=[teacher,pretrained]", "norm_model=pretrained", "drawn=5"],
         ),
-        ("imgfp", "03,05,06,07", "teacher", ["backbone=esvit_swin_nano", "size=64", "sizes=[64]"]),
+        (
+            "imgfp",
+            "03,05,06,07",
+            "teacher",
+            ["backbone=esvit_swin_nano", "size=64", "sizes=[64]", "settings=[shortlist=4]"],
+        ),
         ("kd_icd", "04", "student", []),
         ("rdcd", "04", "student", []),
     ],

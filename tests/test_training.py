@@ -12,6 +12,7 @@ from PIL import Image
 
 from iscutils import training
 from iscutils.artifacts import KitError
+from iscutils.datasets import drawn_images
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import describe, extract, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
@@ -120,6 +121,25 @@ def test_batches_are_put_together_by_the_model_that_is_trained_further(pixels, p
         training.group_alike(model, files, 4, "cpu")
 
 
+def test_joined_pixels_are_those_of_both_sets(pixels, tmp_path):
+    with open_executor("serial") as pool:
+        cached, _ = training.cache_pixels(drawn_images(3), 32, tmp_path, pool)
+        larger, _ = training.cache_pixels(drawn_images(3), 40, tmp_path, pool)
+    drawn, (kept, held) = training.Pixels(cached), pixels.split(0.25, seed=1)
+    both = kept.joined(drawn)
+    assert both.ids == kept.ids + drawn.ids
+    assert len(both) == len(kept) + 3 == both.classes
+    for i in (0, len(kept) - 1):
+        assert np.array_equal(both[i], kept[i])
+    assert np.array_equal(both[len(kept) + 2], drawn[2])
+    assert len({both.key(), kept.key(), drawn.key()}) == 3
+    assert len(kept) + len(held) == len(pixels)  # as it was
+    with pytest.raises(KitError, match="two training images have the id 'drawn_000000'"):
+        both.joined(drawn)
+    with pytest.raises(KitError, match="45 and 56 px"):
+        kept.joined(training.Pixels(larger))
+
+
 # --- optimisers and schedule
 
 
@@ -204,6 +224,27 @@ def test_training_lowers_the_loss_and_is_not_repeated(pixels, tmp_path):
     assert training.fit(again, pixels, tmp_path, "m", "cpu") == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     assert state_key(again.model) != state_key(Descriptor(SMALL))  # holds the trained weights
+
+
+def test_frozen_stages_stay_as_they_start(pixels, tmp_path):
+    shape = DescriptorConfig(backbone="resnet10t", dim=16, size=32)
+    keys = set()
+    for stages in (0, 2):
+        settings = config(epochs=1, freeze=stages)
+        method = training.SSCD(Descriptor(shape), settings, training.steps_of(pixels, settings))
+        keys.add(method.key())
+        training.fit(method, pixels, tmp_path, f"f{stages}", "cpu")
+        before, after = Descriptor(shape).state_dict(), method.model.state_dict()
+        changed = {name.split(".")[2] for name in before if name.startswith("backbone")
+                   if not torch.equal(before[name], after[name])}  # fmt: skip
+        frozen = {"conv1", "bn1", "layer1"}
+        assert changed & frozen == (set() if stages else frozen)
+        assert changed >= {"layer2", "layer3", "layer4"}
+    assert len(keys) == 2
+    with pytest.raises(KitError, match="'resnet10t' has 5 stages"):
+        Descriptor(shape).backbone.freeze(6)
+    with pytest.raises(KitError, match="has 0 stages that can be frozen"):
+        Descriptor(DescriptorConfig(backbone="torchvision:resnet18")).backbone.freeze(1)
 
 
 def test_long_gradients_are_shortened_and_logged(pixels, tmp_path):

@@ -12,6 +12,7 @@ from iscutils.datasets.benchmark import (
     training_images,
 )
 from iscutils.datasets.builtin import builtin_images, materialise
+from iscutils.datasets.drawn import drawn_images
 
 __all__ = [
     "Benchmark",
@@ -19,6 +20,7 @@ __all__ = [
     "builtin_images",
     "check_data",
     "data_paths",
+    "drawn_images",
     "is_benchmark",
     "is_isc_layout",
     "materialise",

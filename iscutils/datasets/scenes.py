@@ -32,7 +32,7 @@ LAYOUTS = {  # how often each is drawn
     patterns.collage: 3,
 }
 _SHARES = np.cumsum(list(LAYOUTS.values())) / sum(LAYOUTS.values())
-_RATIOS = (1, 5 / 4, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)
+RATIOS = (1, 5 / 4, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)
 
 
 def scene_index(part: str, number: int) -> int:
@@ -44,7 +44,7 @@ def draw_scene(seed: int, index: int) -> Image.Image:
     """Scene `index` as PIL RGB, long side 320 to 480 px; the same bytes for the same numbers."""
     rng = np.random.default_rng([seed, index])
     long_side = int(rng.integers(320, 481))
-    height, width = round(long_side / _RATIOS[rng.integers(len(_RATIOS))]), long_side
+    height, width = round(long_side / RATIOS[rng.integers(len(RATIOS))]), long_side
     if rng.random() < 0.3:
         height, width = width, height
     surfaces = Surfaces(rng)

@@ -57,6 +57,7 @@ class Backbone(nn.Module):
     ):
         super().__init__()
         self.name = name
+        self.frozen: list[nn.Module] = []
         if zero_gamma and not any(family in name for family in _RESIDUAL):
             raise KitError(
                 f"'{name}' has no last gammas of residual blocks that could start at 0: set "
@@ -88,6 +89,30 @@ class Backbone(nn.Module):
         else:
             self.channels = 2 * self.net.embed_dim if self.tokens else self._channels(last_stride)
 
+    def freeze(self, stages: int) -> None:
+        """Keep the first stages as they are: no gradients, batch norms as in use.
+
+        Stages are those that timm knows of a network: of a ResNet the stem, then its layers.
+
+        Raises:
+            KitError: the network has fewer stages, or timm does not know them.
+        """
+        places = getattr(self.net, "feature_info", None) or []
+        if not 0 <= stages <= len(places):
+            raise KitError(
+                f"freeze={stages}: '{self.name}' has {len(places)} stages that can be frozen; "
+                "choose fewer, or 0 for none"
+            )
+        self.frozen = _up_to(self.net, places[stages - 1]["module"]) if stages else []
+        for module in self.frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
     @torch.no_grad()
     def _channels(self, last_stride: int) -> int:
         training = self.net.training
@@ -117,6 +142,17 @@ class Backbone(nn.Module):
         if self.prefix > 1:  # registers and distillation tokens describe no place
             features = torch.cat([features[:, :1], features[:, self.prefix :]], dim=1)
         return features
+
+
+def _up_to(net: nn.Module, path: str) -> list[nn.Module]:
+    """Children of a network in their order, up to the one at a dotted path."""
+    name, _, rest = path.partition(".")
+    found: list[nn.Module] = []
+    for own, child in net.named_children():
+        if own == name:
+            return found + (_up_to(child, rest) if rest else [child])
+        found.append(child)
+    return found
 
 
 def weights_licence(name: str) -> str:

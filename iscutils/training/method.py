@@ -31,6 +31,7 @@ class TrainConfig:
     optimiser: str = "adamw"  # adamw, sgd or lars
     weight_decay: float = 1e-2
     exclude_norms: bool = False  # biases and norm layers without decay, and without LARS scaling
+    freeze: int = 0  # first stages of the backbone that stay as they start, see `Backbone.freeze`
     clip: float = 0.0  # longest gradient, larger ones are shortened; 0: as they are
     schedule: str = "cosine"  # of the rate: "cosine" by steps; "d2lv" by epochs, `plateau_cosine`
     warmup: float = 0.05  # share of all steps, of schedule "cosine"
@@ -98,6 +99,8 @@ class Method(L.LightningModule):
         """Ten hexadecimal digits of everything but the images that decides the trained weights."""
         config = asdict(self.config)
         del config["workers"]  # changes the speed alone
+        if not config["freeze"]:  # models that froze nothing keep their names
+            del config["freeze"]
         recipe = self.recipe.key()
         return content_key(type(self).__name__, config, recipe, self.settings, state_key(self))
 

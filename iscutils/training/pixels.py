@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -54,6 +55,7 @@ class Pixels(OneClassEach, Dataset):
 
     def __init__(self, folder: str | Path, indices: Sequence[int] | None = None):
         self.folder = Path(folder)
+        self.name = self.folder.name
         shards = sorted(self.folder.glob("*.npy"))
         if not shards:
             raise KitError(f"{folder} holds no training pixels: run the cell that caches them")
@@ -69,7 +71,7 @@ class Pixels(OneClassEach, Dataset):
     def key(self) -> str:
         """Ten hexadecimal digits that change with the images, their number or their groups."""
         groups = [] if self.neighbours is None else [self.group, self.neighbours]
-        return content_key(self.folder.name, self.ids, *groups)
+        return content_key(self.name, self.ids, *groups)
 
     def loader(self, config: TrainConfig) -> DataLoader:
         """Batches of images (n, S, S, 3) uint8 and indices (n,)."""
@@ -88,6 +90,23 @@ class Pixels(OneClassEach, Dataset):
         held_out = round(share * len(self))
         kept, rest = np.sort(order[held_out:]), np.sort(order[:held_out])
         return Pixels(self.folder, kept), Pixels(self.folder, rest)
+
+    def joined(self, other: Pixels) -> Pixels:
+        """These images and those of another set behind them.
+
+        Raises:
+            KitError: they were cached at another size, or share an id.
+        """
+        if other.side != self.side:
+            raise KitError(f"pixels of {self.side} and {other.side} px cannot be joined")
+        if shared := set(self.ids) & set(other.ids):
+            raise KitError(f"two training images have the id '{min(shared)}': rename one of them")
+        both = copy.copy(self)
+        both.name, both.ids = f"{self.name}+{other.name}", self.ids + other.ids
+        both.shards = self.shards + other.shards
+        both.ends = np.concatenate([self.ends, other.ends + self.ends[-1]])
+        both.indices = np.concatenate([self.indices, other.indices + self.ends[-1]])
+        return both
 
     def __len__(self) -> int:
         return len(self.indices)
