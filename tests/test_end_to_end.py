@@ -101,7 +101,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
             "asl",
             "02,03,05,06",
             "teacher",
-            ["models=[teacher,pretrained]", "norm_model=pretrained", "drawn=5"],
+            ["models=[teacher,pretrained]", "norm_model=pretrained"],
         ),
         (
             "imgfp",
