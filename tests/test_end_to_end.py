@@ -77,7 +77,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     undisturbed, seconds = smoke
     process = start(tmp_path)
     stamps = tmp_path / "smoke" / "notebooks" / ".finished"
-    wanted = random.Random(SEED).randint(2, 7)  # of nine notebooks
+    wanted = random.Random(SEED).randint(2, 7)  # of ten notebooks
     while len(list(stamps.glob("*.json"))) < wanted:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.2)

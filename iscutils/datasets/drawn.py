@@ -11,7 +11,7 @@ from iscutils.artifacts import KitError
 from iscutils.datasets.drawing.clothes import clothes
 from iscutils.datasets.drawing.textures import Surfaces
 from iscutils.datasets.photographs import TEXTURES, photograph_names
-from iscutils.datasets.scenes import RATIOS, develop
+from iscutils.datasets.scenes import frame, photographed
 from iscutils.images import GeneratedImages
 
 VERSION = 1  # raise it when the drawing changes: it is part of the key of the images
@@ -34,8 +34,5 @@ def drawn_images(count: int, seed: int = 0) -> GeneratedImages:
 def _draw(seed: int, index: int) -> Image.Image:
     """Picture `index` as PIL RGB, long side 320 px; the same bytes for the same numbers."""
     rng = np.random.default_rng([seed, index, VERSION])
-    height, width = 320, round(320 / RATIOS[rng.integers(len(RATIOS))])
-    if rng.random() < 0.3:
-        height, width = width, height
-    canvas = develop(rng, clothes(rng, height, width, Surfaces(rng)))
-    return Image.fromarray((canvas * 255 + 0.5).astype(np.uint8))
+    width, height = frame(rng, 320)  # clothes are taller than wide: seven of ten upright
+    return photographed(rng, clothes(rng, height, width, Surfaces(rng)))

@@ -32,7 +32,7 @@ LAYOUTS = {  # how often each is drawn
     patterns.collage: 3,
 }
 _SHARES = np.cumsum(list(LAYOUTS.values())) / sum(LAYOUTS.values())
-RATIOS = (1, 5 / 4, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)
+_RATIOS = (1, 5 / 4, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9)
 
 
 def scene_index(part: str, number: int) -> int:
@@ -43,14 +43,21 @@ def scene_index(part: str, number: int) -> int:
 def draw_scene(seed: int, index: int) -> Image.Image:
     """Scene `index` as PIL RGB, long side 320 to 480 px; the same bytes for the same numbers."""
     rng = np.random.default_rng([seed, index])
-    long_side = int(rng.integers(320, 481))
-    height, width = round(long_side / RATIOS[rng.integers(len(RATIOS))]), long_side
-    if rng.random() < 0.3:
-        height, width = width, height
+    height, width = frame(rng, int(rng.integers(320, 481)))
     surfaces = Surfaces(rng)
     layout = list(LAYOUTS)[np.searchsorted(_SHARES, rng.random())]
-    canvas = develop(rng, layout(rng, height, width, surfaces))
-    return Image.fromarray((canvas * 255 + 0.5).astype(np.uint8))
+    return photographed(rng, layout(rng, height, width, surfaces))
+
+
+def frame(rng: np.random.Generator, long_side: int) -> tuple[int, int]:
+    """Height and width in px of a picture in one of the usual formats, three of ten upright."""
+    height, width = round(long_side / _RATIOS[rng.integers(len(_RATIOS))]), long_side
+    return (width, height) if rng.random() < 0.3 else (height, width)
+
+
+def photographed(rng: np.random.Generator, canvas: np.ndarray) -> Image.Image:
+    """A canvas (H, W, 3) as a camera shows it, PIL RGB; see `develop`."""
+    return Image.fromarray((develop(rng, canvas) * 255 + 0.5).astype(np.uint8))
 
 
 def develop(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:

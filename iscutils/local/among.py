@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import atomic_path, content_key, log
+from iscutils.artifacts import atomic_path, content_key
 from iscutils.executor import Executor
 from iscutils.local.config import LocalConfig
 from iscutils.local.hits import Hits, Points, hits_between
 from iscutils.local.nearest import NearestPoint
 from iscutils.local.sift import mirror_descriptors, order_of_strongest
-from iscutils.local.store import Features
+from iscutils.local.store import Features, with_features
 
 VERSION = 1  # raise when the same points get other hits
 QUERIES = 16  # per task and per file of finished work
@@ -46,11 +46,9 @@ def hits_among(
     Returns:
         (mirrored, hits) of each half, as of `voting.search_hits`.
     """
+    names = with_features(pairs, query_features, reference_features)
+    names = names[["query_id", "reference_id"]].drop_duplicates()
     queries, references = query_features.index(), reference_features.index()
-    known = pairs["query_id"].isin(queries.keys()) & pairs["reference_id"].isin(references.keys())
-    if not known.all():
-        log.warning("%d pairs left out: their pictures have no local features", (~known).sum())
-    names = pairs.loc[known, ["query_id", "reference_id"]].drop_duplicates()
     rows = names["reference_id"].map(references)
     lists = [
         (int(query), sorted(own.tolist()))

@@ -48,14 +48,11 @@ def shortlist_of_run(run: Run, count: int) -> pd.DataFrame | None:
     metrics = run.metrics().get("06_retrieval", {})
     name = metrics.get("model", "")
     files = [run.find(f"descriptors:{name}:{kind}") for kind in ("queries", "references")]
-    base = f"descriptors:{name}:background"
-    files.append(run.find(base) if run.has(base) else None)
-    return read_predictions(
-        retrieve(
-            *files, run.folder("candidates"), name="shortlist", whole=True, rule=f"knn:{count}",
-            codec=metrics.get("codec") or "L2norm,Flat",
-        )
+    found = retrieve(
+        *files, _background_of(run, name), run.folder("candidates"), name="shortlist",
+        codec=metrics.get("codec") or "L2norm,Flat", rule=f"knn:{count}", whole=True,
     )  # fmt: skip
+    return read_predictions(found)
 
 
 def crop_candidates_of_run(
@@ -80,12 +77,16 @@ def crop_candidates_of_run(
     known, out = run.find(f"descriptors:{name}:references"), run.folder("descriptors")
     if parts_of is not None:
         known, sizes = describe_parts(parts_of, model, sizes, out, executor, device=device)
-    background = f"descriptors:{name}:background"
     return nearest_references(
-        crops, known, model, sizes, out, executor,
-        background=run.find(background) if run.has(background) else None,
+        crops, known, model, sizes, out, executor, background=_background_of(run, name),
         codec=codec, count=count, device=device,
     )  # fmt: skip
+
+
+def _background_of(run: Run, name: str) -> Path | None:
+    """Background descriptors of a run's model, if it has any."""
+    file = f"descriptors:{name}:background"
+    return run.find(file) if run.has(file) else None
 
 
 def describe_parts(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 
 from iscutils.artifacts import KitError, atomic_path, content_key, log
 from iscutils.executor import Executor
@@ -110,6 +111,17 @@ class Features:
         start = int(self.thumbnail_offsets[i])
         thumbnails = self._sets()["thumbnails"]
         return thumbnails[start : start + width * height].reshape(height, width)
+
+
+def with_features(
+    pairs: pd.DataFrame, query_features: Features, reference_features: Features
+) -> pd.DataFrame:
+    """Those pairs (query_id, reference_id) whose pictures have features; says how many have not."""
+    known = pairs["query_id"].isin(query_features.ids)
+    known &= pairs["reference_id"].isin(reference_features.ids)
+    if not known.all():
+        log.warning("%d pairs left out: their pictures have no local features", (~known).sum())
+    return pairs[known]
 
 
 @lru_cache(maxsize=8)

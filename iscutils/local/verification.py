@@ -17,7 +17,7 @@ from iscutils.local.branches import PAIR, Crops, propose
 from iscutils.local.config import LocalConfig
 from iscutils.local.matching import PairMatch, match_pair
 from iscutils.local.merge import merge_branches, read_curves
-from iscutils.local.store import Features
+from iscutils.local.store import Features, with_features
 from iscutils.local.voting import vote
 from iscutils.local.whole import whole_candidates
 from iscutils.pairs import sort_pairs
@@ -51,11 +51,8 @@ def score_pairs(
     """
     ids = pairs[["query_id", "reference_id"]].drop_duplicates()
     ids = ids.sort_values(["query_id", "reference_id"], ignore_index=True)
+    ids = with_features(ids, query_features, reference_features).reset_index(drop=True)
     queries, references = query_features.index(), reference_features.index()
-    known = ids["query_id"].isin(queries.keys()) & ids["reference_id"].isin(references.keys())
-    if not known.all():
-        log.warning("%d pairs left out: their pictures have no local features", (~known).sum())
-        ids = ids[known].reset_index(drop=True)
     rows = np.column_stack(
         [ids["query_id"].map(queries), ids["reference_id"].map(references)]
     ).astype(np.int64)  # (pairs, 2)
