@@ -21,17 +21,10 @@ from iscutils.artifacts import KitError
 from iscutils.datasets import open_benchmark, open_images
 from iscutils.datasets.benchmark import Benchmark
 from iscutils.descriptors.sets import ExtractionConfig, extract_sets
-from iscutils.evaluation import by_edit, evaluate
+from iscutils.evaluation import by_edit, evaluate, join_truth
 from iscutils.executor import Executor, open_executor
-from iscutils.local import (
-    extract_features,
-    find_candidates,
-    local_config,
-    read_features,
-    score_pairs,
-    vote,
-)
-from iscutils.local.verification import final_rows
+from iscutils.find import LIKELY, nearest, points_of, settings_of
+from iscutils.find import verified as checked
 from iscutils.models import load, shipped_folder, shipped_names, shipped_sizes
 from iscutils.packing import markdown
 from iscutils.retrieval import retrieve
@@ -59,20 +52,21 @@ def lists_of(
         )
         for way, options in ways.items()
     }
-    near = retrieve(*pair, background, out, name=f"{name} near", rule=f"knn:{verified}", **white)
-    near = read_predictions(near)
-    local = local_config(
-        rows_per_query=ROWS, whole_candidates=0, shortlist=verified, other_candidates=ROWS
-    )
-    features = [
-        read_features(extract_features(images, out / f"{kind}.h5", local, executor))
-        for kind, images in sets.items()
-    ]
-    votes = vote(*features, local, folder=out / "votes", executor=executor, among=near)
-    pairs = find_candidates(*features, local, near, votes=votes)
-    scored = score_pairs(pairs, *features, local, executor, folder=out / "verified")
-    label = f"{name}, {verified} candidates, {len(pairs) / len(sets['queries']):.0f} verified"
-    return found | {label: final_rows(scored, local)}
+    near, _ = nearest(sets, name, verified, out, executor)
+    local = settings_of(verified, ROWS)
+    features = points_of(sets, local, out, executor)
+    rows = checked(features, near, local, out, executor)
+    return found | {f"{name}, {verified} candidates, verified": rows}
+
+
+def of_likely(rows: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
+    """Precision and recall of verified pairs that are more likely copies than not."""
+    pairs = join_truth(rows, truth)
+    hits = pairs.hit[pairs.score >= LIKELY]
+    return {
+        "precision": round(hits.mean(), 3),
+        "recall": round(hits.sum() / pairs.positives.sum(), 3),
+    }
 
 
 def images_a_second(name: str, benchmark: Benchmark, out: Path, executor: Executor) -> float:
@@ -108,7 +102,7 @@ def report(arguments: argparse.Namespace) -> None:
     truth = benchmark.ground_truth
     names = [name for name in arguments.baselines.split(",") if name in BASELINES]
     results = measure(arguments.folder, names, arguments.workers)
-    edits, speeds = {}, {}
+    edits, likely, speeds = {}, {}, {}
     with open_executor("processes", arguments.workers) as executor:
         for name in arguments.models.split(","):
             lists = lists_of(name, benchmark, arguments.out, executor, arguments.verified)
@@ -116,12 +110,14 @@ def report(arguments: argparse.Namespace) -> None:
             for label, rows in list(lists.items())[1:]:
                 table = by_edit(rows, truth, benchmark.edits).set_index("edit")
                 edits[label] = table.recall_at_p90_threshold
+            likely[name] = of_likely(list(lists.values())[-1], truth)
             speeds[name] = images_a_second(name, benchmark, arguments.out, executor)
     table = pd.DataFrame(results).T[COLUMNS].astype(float)
     print(f"{len(truth)} queries, {int((truth.reference_id != '').sum())} positives, "
           f"{len(benchmark.references)} references, {ROWS} rows a query\n")  # fmt: skip
     print(markdown(table, "list"), "\n")
     print(markdown(pd.DataFrame(edits), "edit"), "\n")
+    print(f"verified pairs of a score of {LIKELY} and more:", likely)
     print({name: f"{speed:.0f} images a second" for name, speed in speeds.items()})
 
 

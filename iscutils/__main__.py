@@ -12,29 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from iscutils import __version__
+from iscutils.arguments import parser
 from iscutils.artifacts import KitError, runs_root
 from iscutils.parameters import compose, load_notebooks, set_folders
 
-RUN_EXAMPLES = """examples:
-  python -m iscutils run demo                      the defaults: embedded data, minutes on a CPU
-  python -m iscutils run rdcd disc21 --set data=disc21:/data/disc21
-  python -m iscutils run rdcd smoke --only 05,06   two notebooks of the run 'rdcd-smoke'
-The same command continues a run that was interrupted, and skips what is finished."""
-
-CHECK_EXAMPLES = """examples:
-  python -m iscutils check disc21:/data/disc21?split=dev2
-  python -m iscutils check ndec:/data/ndec?references=/data/disc21
-  python -m iscutils check copydays:/data/copydays?distractors=/data/yfcc10k"""
+SHOWN = 40  # rows of a result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command of the kit; return its exit status (0 good, 1 error, 130 interrupted)."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         if options.project:
             os.chdir(options.project)
-        options.command(options)
+        COMMANDS[options.command](options)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -65,128 +56,28 @@ def _polite() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m iscutils", description="Image copy detection in numbered notebooks."
-    )
-    parser.add_argument("--version", action="version", version=f"iscutils {__version__}")
-    parser.add_argument("--project", metavar="DIR", help="folder that holds notebooks/ and params/")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def _find(options: argparse.Namespace) -> None:
+    from iscutils.artifacts import open_run
+    from iscutils.executor import open_executor
+    from iscutils.find import LIKELY, find_copies, open_pictures
 
-    run = commands.add_parser(
-        "run",
-        help="execute the notebooks with parameter sets",
-        description="Execute the notebooks in order, into runs/NAME/.",
-        epilog=RUN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("sets", nargs="+", metavar="SET", help="folder of params/; the later one wins")
-    _add_set(run)
-    run.add_argument("--only", metavar="05,06", help="notebooks to execute, by number or name")
-    run.add_argument("--name", metavar="RUN", help="run folder (default: the sets' names, joined)")
-    run.add_argument("--force", action="store_true", help="execute finished notebooks again")
-    run.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of a set with a matrix: runs at a time, each on a GPU of its own (default: 1)",
-    )
-    run.add_argument(
-        "--cluster",
-        default="processes",
-        metavar="ADDRESS",
-        help="of a set with a matrix and --jobs: Dask scheduler, tcp://host:port",
-    )
-    run.set_defaults(command=_run)
-
-    matrix = commands.add_parser("matrix", help="show which runs of a set's matrix are finished")
-    matrix.add_argument("sets", nargs="+", metavar="SET", help="as for run")
-    matrix.add_argument("--name", metavar="RUN", help="as for run")
-    matrix.set_defaults(command=_matrix)
-
-    params = commands.add_parser("params", help="show every parameter, its value and its meaning")
-    params.add_argument("sets", nargs="*", metavar="SET", help="show the values with these sets")
-    _add_set(params)
-    params.set_defaults(command=_params)
-
-    listing = commands.add_parser("list", help="list notebooks, parameter sets and runs")
-    listing.set_defaults(command=_list)
-
-    check = commands.add_parser(
-        "check",
-        help="look at a data set before a long run: what is there, missing, unreadable",
-        description="Exit status 1 if the data cannot be used; incomplete data are no error.",
-        epilog=CHECK_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument(
-        "data", metavar="DATA", help="disc21:DIR, ndec:DIR, copydays:DIR or a folder"
-    )
-    check.add_argument(
-        "--sample",
-        type=int,
-        default=100,
-        metavar="N",
-        help="images of each part that are decoded, 0: all (default: 100)",
-    )
-    check.set_defaults(command=_check)
-
-    validate = commands.add_parser(
-        "validate",
-        help="check a submission (.csv or .h5) before it is uploaded",
-        description="Name every violation of the challenge's rules; exit status 1 if there is one.",
-    )
-    validate.add_argument("file", metavar="FILE", help="pairs (.csv) or descriptors (.h5)")
-    validate.add_argument("--data", metavar="DATA", help="compare ids with these, as for check")
-    validate.add_argument(
-        "--cap", type=int, default=500_000, metavar="N", help="most rows of pairs (default: 500000)"
-    )
-    validate.add_argument(
-        "--write",
-        metavar="OUT",
-        help="first make the submission OUT from FILE, such as matches.csv",
-    )
-    validate.set_defaults(command=_validate)
-
-    points = commands.add_parser(
-        "points", help="convert local features to or from imgFp's text files"
-    )
-    points.add_argument("source", metavar="SRC", help=".h5 of notebook 07, .txt, or folder of .txt")
-    points.add_argument("target", metavar="DST", help=".txt or folder for an .h5, .h5 for text")
-    points.add_argument(
-        "--negate-bins", action="store_true", help="between VLFeat's and OpenCV's order of bins"
-    )
-    points.set_defaults(command=_points)
-
-    ship = commands.add_parser(
-        "ship",
-        help="make a run's model one that comes with the kit, found by its name",
-        description="Write weights, background descriptors and a card to iscutils/weights/NAME/.",
-    )
-    ship.add_argument("run", metavar="RUN", help="a run that finished notebook 05")
-    ship.add_argument("name", metavar="NAME", help="of the model, such as release-256")
-    ship.add_argument("--model", default="student", metavar="MODEL", help="published by the run")
-    ship.add_argument("--card", metavar="FILE", help="Markdown: data, licences, weaknesses")
-    ship.set_defaults(command=_ship)
-
-    outputs = commands.add_parser(
-        "save-outputs", help="copy a run's cell outputs into notebooks/ (for contributors)"
-    )
-    outputs.add_argument("run", metavar="RUN", help="name of a finished run")
-    outputs.set_defaults(command=_save_outputs)
-    return parser
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        dest="assignments",
-        help="one parameter, wins over the sets; may be repeated",
-    )
+    pictures, references = open_pictures(options.pictures), open_pictures([options.among])
+    run = open_run(options.name or f"find-{Path(options.among).expanduser().absolute().name}")
+    with open_executor("processes", options.workers) as executor:
+        found = find_copies(
+            pictures, references, run, executor, model=options.model,
+            shortlist=options.shortlist, rows=options.rows,
+        )  # fmt: skip
+    likely = found[found["score"] >= LIKELY]
+    columns = likely[["query_id", "reference_id", "score", "inliers"]].head(SHOWN)
+    rows = [(*names, f"{score:.2f}", str(points)) for *names, score, points in columns.values]
+    if rows:
+        _print_table(("picture", "likely original", "score", "points"), rows)
+    if len(likely) > SHOWN:
+        print(f"... and {len(likely) - SHOWN} more")
+    print(f"{likely['query_id'].nunique()} of {len(pictures)} pictures have a likely original")
+    print(f"all pairs: {_shown(run.path / 'matches.csv')}")
+    print(f"report:    {_shown(run.path / 'report.html')}")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -363,6 +254,19 @@ def _shown(path: Path) -> str:
     """Path as short as it can be said from here."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
+
+COMMANDS = {
+    "run": _run,
+    "find": _find,
+    "matrix": _matrix,
+    "params": _params,
+    "list": _list,
+    "check": _check,
+    "validate": _validate,
+    "points": _points,
+    "ship": _ship,
+    "save-outputs": _save_outputs,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -268,31 +268,43 @@ def image_id(file: str | Path) -> str:
     return unicodedata.normalize("NFC", stem)
 
 
-def open_folder(path: str | Path, recursive: bool = True) -> FileImages:
-    """The image files of a folder, sorted by id; hidden files and folders are left out.
+def image_files(path: str | Path, recursive: bool = True) -> list[str]:
+    """The image files of a folder; hidden files and folders are left out.
 
-    Raises `KitError` for a missing folder, one without images, and two files of the same stem.
+    Raises `KitError` for a missing folder and one without images.
     """
     folder = resolve(path)
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise KitError(f"image folder {folder} {what}: give a folder that holds images")
-    found: dict[str, str] = {}
+    found = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
-        for name in sorted(names):
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
-                continue
-            file, identity = os.path.join(where, name), image_id(name)
-            if identity in found:
-                raise KitError(
-                    f"two images have the id '{identity}': {found[identity]} and {file}; "
-                    "rename one of them (the id is the file's name without its ending)"
-                )
-            found[identity] = file
+        found += [
+            os.path.join(where, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        ]
     if not found:
         endings = " ".join(sorted(SUFFIXES))
         raise KitError(f"image folder {folder} holds no images (expected {endings})")
+    return found
+
+
+def open_folder(path: str | Path, recursive: bool = True) -> FileImages:
+    """The image files of a folder, sorted by id; hidden files and folders are left out.
+
+    Raises `KitError` for a missing folder, one without images, and two files of the same stem.
+    """
+    found: dict[str, str] = {}
+    for file in image_files(path, recursive):
+        identity = image_id(file)
+        if identity in found:
+            raise KitError(
+                f"two images have the id '{identity}': {found[identity]} and {file}; "
+                "rename one of them (the id is the file's name without its ending)"
+            )
+        found[identity] = file
     ids = sorted(found)
     return FileImages(ids, [found[identity] for identity in ids])
 

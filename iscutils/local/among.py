@@ -127,8 +127,6 @@ def _to_hits(columns: np.ndarray) -> Hits:
 def strongest(features: Features, count: int, row: int) -> Strong:
     """The `count` strongest points of a picture, 0 for all, in file order."""
     picture, start = features.load(row), int(features.offsets[row])
-    chosen = np.arange(len(picture))
-    if count:
-        chosen = np.sort(order_of_strongest(picture.responses, count))
+    chosen = np.sort(order_of_strongest(picture.responses, count))
     places = Points(np.full(len(chosen), row), start + chosen, picture.keypoints[chosen])
     return places, picture.descriptors[chosen]
