@@ -64,8 +64,8 @@ def of_likely(rows: pd.DataFrame, truth: pd.DataFrame) -> dict[str, float]:
     pairs = join_truth(rows, truth)
     hits = pairs.hit[pairs.score >= LIKELY]
     return {
-        "precision": round(hits.mean(), 3),
-        "recall": round(hits.sum() / pairs.positives.sum(), 3),
+        "precision": round(float(hits.mean()), 3),
+        "recall": round(float(hits.sum() / pairs.positives.sum()), 3),
     }
 
 
