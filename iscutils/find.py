@@ -113,7 +113,7 @@ def find_copies(
     draw = pair_drawer(*features, local)
     write_report(
         run, Benchmark(run.name, pictures, references, FileImages([], []), None), named, {},
-        draw_pair=lambda query, found: draw(numbers[0][query], numbers[1][found]),
+        draw_pair=lambda query, found: draw(numbers[0][query], numbers[1][found]), threshold=LIKELY,
     )  # fmt: skip
     return named
 

@@ -34,6 +34,7 @@ def write_report(
     by_part: pd.DataFrame | None = None,
     direction: tuple[np.ndarray, np.ndarray] | None = None,
     draw_pair: DrawPair | None = None,
+    threshold: float | None = None,
     max_thumbnails: int = 200,
     max_rows: int = 20_000,
     out: str | Path | None = None,
@@ -46,6 +47,7 @@ def write_report(
     if it is there already. `published` is what `published.beside` gives, `by_part` what
     `parts_table` gives; `direction` the norm ratios of candidates and which of them are true pairs,
     (n,) each. `draw_pair` gives the keypoints of a pair, see `browser.DrawPair`.
+    `threshold` is where the browser's starts; by default that of 90 % precision, if it is known.
     `max_thumbnails` pairs get pictures, the best of each verdict; `max_rows` matches are listed.
     Without a ground truth no metric is given. Default `out`: `report.html` in the run folder.
     The same inputs give the same bytes.
@@ -71,7 +73,8 @@ def write_report(
             sections.append(("parts", "Parts", _parts_section(by_part)))
         if direction is not None:
             sections.append(("direction", "Which way round", _direction_section(*direction)))
-    threshold = None if final_metrics is None else _number(final_metrics["threshold_p90"])
+    if threshold is None and final_metrics is not None:
+        threshold = _number(final_metrics["threshold_p90"])
     data = browser_data(
         matches,
         benchmark,
@@ -303,7 +306,7 @@ def _parameters_section(run: Run) -> str:
     path = run.path / "params.yaml"
     version = f'<p class="note">Written by iscutils {templates.text(__version__)}.</p>'
     if not path.exists():
-        return f'<p class="note">The run has no params.yaml: the defaults hold.</p>{version}'
+        return version  # not of the notebooks
     text = templates.text(path.read_text(encoding="utf-8", errors="replace"))
     return f"<details><summary>params.yaml</summary><pre>{text}</pre></details>{version}"
 
