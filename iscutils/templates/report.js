@@ -77,7 +77,7 @@ function makeCard(row, position) {
   card.querySelector(".badge").textContent = `${SIGNS[row.verdict]} ${row.verdict}`;
   card.querySelector(".score").textContent = format(row.score);
   for (const side of ["query", "reference"]) {
-    card.querySelector("." + side).textContent = row[side + "_id"].split("/").pop(); // of a path, the file
+    card.querySelector(`.${side} bdi`).textContent = row[side + "_id"];
     card.querySelector("." + side).title = row[side + "_id"];
   }
   card.querySelector(".edits").textContent = row.edits.split("+").join(" + ");
