@@ -94,12 +94,12 @@ def find_copies(
     if min(shortlist, rows) < 1:
         raise KitError(f"shortlist={shortlist}, rows={rows}: give numbers of 1 or more")
     # Descriptor files know pictures by their file names, which folders below folders may repeat.
-    sets = {QUERIES: _numbered(pictures), REFERENCES: _numbered(references)}
-    near, skipped = nearest(sets, model, shortlist, run.path / "descriptors", executor, device)
-    near = near[~_same_file(near, sets)]
+    numbered = {QUERIES: _numbered(pictures), REFERENCES: _numbered(references)}
+    near, skipped = nearest(numbered, model, shortlist, run.path / "descriptors", executor, device)
+    near = near[~_same_file(near, numbered)]
     listed = sorted({int(name) for name in near["reference_id"]})
     local = settings_of(shortlist, rows)
-    few = {QUERIES: sets[QUERIES], REFERENCES: sets[REFERENCES].subset(listed)}
+    few = numbered | {REFERENCES: numbered[REFERENCES].subset(listed)}
     features = points_of(few, local, run.path / "points", executor)
     parts = run.path / "points" / ".unfinished"
     table = verified(features, near, local, parts, executor)
@@ -108,12 +108,13 @@ def find_copies(
     run.record_skipped("find", sorted((file, file, reason) for _, file, reason in skipped))
     named = _named(table, pictures, references)
     write_predictions(run.path / "matches.csv", named, cap=None, extra=True)
-    numbers = [{name: f"{i:08d}" for i, name in enumerate(images.ids)}
-               for images in (pictures, references)]  # fmt: skip
+    query_numbers = dict(zip(pictures.ids, numbered[QUERIES].ids, strict=True))
+    reference_numbers = dict(zip(references.ids, numbered[REFERENCES].ids, strict=True))
     draw = pair_drawer(*features, local)
     write_report(
         run, Benchmark(run.name, pictures, references, FileImages([], []), None), named, {},
-        draw_pair=lambda query, found: draw(numbers[0][query], numbers[1][found]), threshold=LIKELY,
+        draw_pair=lambda query, found: draw(query_numbers[query], reference_numbers[found]),
+        threshold=LIKELY,
     )  # fmt: skip
     return named
 
