@@ -148,6 +148,7 @@ class _Progress:
             desc=notebook.name,
             bar_format="{desc}  cell {n_fmt}/{total_fmt}  {elapsed}{postfix}",
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file wants few lines
+            miniters=0,  # within a long cell, too
             dynamic_ncols=True,
         )
 
@@ -163,8 +164,9 @@ class _Progress:
         """Text of the kernel's standard error (papermill's hook)."""
         plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)  # colours and cursor movements
         lines = [line.strip() for line in re.split(r"[\r\n]", plain) if line.strip()]
-        if lines and sys.stderr.isatty():
-            self.bar.set_postfix_str(lines[-1][:60])
+        if lines:
+            self.bar.set_postfix_str(lines[-1][:60], refresh=False)
+            self.bar.update(0)
 
     def flush(self) -> None:
         """Nothing is buffered."""

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from iscutils import __version__, figures, plots, templates
+from iscutils import __version__, templates
 from iscutils.artifacts import Run, log, write_text
 from iscutils.browser import DrawPair, browser_data
 from iscutils.pairs import check_predictions
-from iscutils.published import OWN, RESULT
-from iscutils.stages import RANDOM, edits_table, stages_table, with_final
+from iscutils.report_sections import (
+    curves_section,
+    direction_section,
+    edits_section,
+    number,
+    parts_section,
+    published_section,
+    skipped_section,
+    stages_section,
+)
+from iscutils.stages import RANDOM, stages_table, with_final
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
-
-_MAX_SKIPPED = 500
 
 
 def write_report(
@@ -61,20 +67,21 @@ def write_report(
         if table is None or not set(stages) <= set(table.index):
             table = stages_table(stages, truth)
         final_metrics = table.loc[final]
+        curves = curves_section(benchmark, stages, final, table)
         sections += [
-            ("stages", "Stages", _stages_section(table, final, RANDOM in stages)),
-            ("curves", "Precision, recall and scores", _curves(benchmark, stages, final, table)),
+            ("stages", "Stages", stages_section(table, final, RANDOM in stages)),
+            ("curves", "Precision, recall and scores", curves),
         ]
         if published is not None:
-            sections.insert(1, ("published", "Published results", _published_section(published)))
+            sections.insert(1, ("published", "Published results", published_section(published)))
         if benchmark.edits:
-            sections.append(("edits", "Edits", _edits_section(benchmark, stages)))
+            sections.append(("edits", "Edits", edits_section(benchmark, stages)))
         if by_part is not None:
-            sections.append(("parts", "Parts", _parts_section(by_part)))
+            sections.append(("parts", "Parts", parts_section(by_part)))
         if direction is not None:
-            sections.append(("direction", "Which way round", _direction_section(*direction)))
+            sections.append(("direction", "Which way round", direction_section(*direction)))
     if threshold is None and final_metrics is not None:
-        threshold = _number(final_metrics["threshold_p90"])
+        threshold = number(final_metrics["threshold_p90"])
     data = browser_data(
         matches,
         benchmark,
@@ -85,7 +92,7 @@ def write_report(
     )
     skipped = run.skipped()
     sections += [  # above the match browser, which has no end
-        ("skipped", f"Skipped images ({len(skipped)})", _skipped_section(skipped)),
+        ("skipped", f"Skipped images ({len(skipped)})", skipped_section(skipped)),
         ("parameters", "Parameters", _parameters_section(run)),
     ]
     page = templates.fill(
@@ -104,10 +111,6 @@ def write_report(
     path = write_text(run.path / "report.html" if out is None else out, page)
     log.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
     return path
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
 
 
 def _join(sections: Iterable[tuple[str, str, str]]) -> str:
@@ -135,7 +138,7 @@ def _headline(metrics: pd.Series | None, skipped: int) -> str:
     """The final list's numbers, each with what it means."""
     items = []
     if metrics is not None:
-        threshold = _number(metrics["threshold_p90"])
+        threshold = number(metrics["threshold_p90"])
         items = [
             ("uAP", f"{metrics['uap']:.3f}",
              f"95 % interval {metrics['uap_low']:.3f} to {metrics['uap_high']:.3f}"),
@@ -150,156 +153,6 @@ def _headline(metrics: pd.Series | None, skipped: int) -> str:
         for name, value, note in items
     )
     return f'<dl class="figures">{"".join(cells)}</dl>'
-
-
-def _stages_section(table: pd.DataFrame, final: str, has_random: bool) -> str:
-    rows = []
-    for name, row in table.iterrows():
-        low, high = row["uap_low"], row["uap_high"]
-        bar = (
-            f'<span class="interval"><i style="width:{100 * row["uap"]:.1f}%"></i>'
-            f'<b style="left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%"></b></span>'
-        )
-        threshold = _number(row["threshold_p90"])
-        rows.append([
-            templates.text(name),
-            f"{row['uap']:.3f}{bar}",
-            f"{low:.3f}–{high:.3f}",
-            f"{row['recall_at_p90']:.3f}",
-            "–" if threshold is None else f"{threshold:.4g}",
-            *(f"{row[name]:.3f}" for name in ("recall_at_1", "recall_at_10", "candidate_recall")),
-            f"{int(row['rows']):,}",
-        ])  # fmt: skip
-    header = ["stage", "uAP", "95 % interval", "R@P90", "at score", "recall@1", "recall@10",
-              "candidate recall", "pairs"]  # fmt: skip
-    note = (
-        "uAP ranks all pairs of all queries in one list, so scores must be comparable between "
-        "queries. R@P90 is the largest recall at 90 % precision, reached at the score beside it. "
-        "Candidate recall is the share of true pairs that a stage lists at all: later stages "
-        "cannot exceed it. The interval comes from redrawing the queries."
-    )
-    if has_random:
-        note += " “random” is the order of chance: what any method must beat."
-    last = list(table.index).index(final)
-    return (
-        templates.table(header, rows, range(1, 9), last)
-        + f'<p class="note">{templates.text(note)}</p>'
-    )
-
-
-def _curves(
-    benchmark: Benchmark, stages: Mapping[str, pd.DataFrame], final: str, table: pd.DataFrame
-) -> str:
-    truth = benchmark.ground_truth
-    pairs = len(benchmark.queries) * len(benchmark.references)
-
-    def precision_recall(ax: Axes) -> None:
-        for name, predictions in stages.items():
-            if name != RANDOM:  # the baseline is drawn anyway, exactly
-                plots.precision_recall(predictions, truth, label=name, pairs=pairs, ax=ax)
-
-    def histogram(ax: Axes) -> None:
-        threshold = _number(table.loc[final, "threshold_p90"])
-        plots.score_histogram(stages[final], truth, threshold=threshold, ax=ax)
-
-    figures = [
-        ("precision and recall of every stage", precision_recall,
-         "Every stage's list cut at every score. The dot marks recall at 90 % precision."),
-        (f"scores of {final}", histogram,
-         f"{final}: where the two overlap, no threshold tells copies from other pictures."),
-    ]  # fmt: skip
-    return _figures((label, draw, note, (5.2, 4.4)) for label, draw, note in figures)
-
-
-def _edits_section(benchmark: Benchmark, stages: Mapping[str, pd.DataFrame]) -> str:
-    names = [name for name in stages if name != RANDOM]
-    # Bars of more than five stages are too thin to compare: the baseline and the last ones.
-    names = names if len(names) <= 5 else [names[0], *names[-4:]]
-    shown = {name: stages[name] for name in names}
-    table, counts = edits_table(shown, benchmark.ground_truth, benchmark.edits)
-    if table.empty:
-        return '<p class="note">No query with an original has an edit on record.</p>'
-    note = (
-        "Share of the true pairs found at 90 % precision, by edit; behind each edit the number of "
-        "its pairs. A query with several edits counts for each of them."
-    )
-    size = 10.5, 0.9 + len(table) * max(0.24, 0.07 * table.shape[1])
-    return _figures(
-        [("recall by edit", lambda ax: plots.edit_bars(table, counts=counts, ax=ax), note, size)]
-    )
-
-
-def _published_section(table: pd.DataFrame) -> str:
-    """Own rows and those that may be compared with them; all others folded away."""
-    names = ["system", "method", "split", "protocol", "rule", *RESULT, "difference", "source"]
-    header = [*names[:5], "uAP", "R@P90", *names[7:]]
-
-    def rows(part: pd.DataFrame) -> str:
-        cells = (
-            [_cell(row[name], "+.3f" if name == "difference" else ".3f") for name in names]
-            for row in part.to_dict("records")
-        )
-        return templates.table(header, cells, (5, 6, 7))
-
-    near = (table["source"] == OWN) | table["difference"].notna()
-    note = (
-        "This run first, then what was published on the same data with the same split, protocol "
-        "and candidate rule; the difference is own minus published uAP."
-    )
-    if not table["difference"].notna().any():
-        note = "No published result has the split, protocol and candidate rule of this run."
-    return (
-        f'{rows(table[near])}<p class="note">{note}</p><details><summary>{(~near).sum()} published '
-        f"results of other splits and protocols</summary>{rows(table[~near])}</details>"
-    )
-
-
-def _cell(value: Any, form: str) -> str:
-    """Text as it is, numbers in this form, nothing for what is missing."""
-    if isinstance(value, str):
-        return templates.text(value)
-    return "" if pd.isna(value) else format(value, form)
-
-
-def _parts_section(table: pd.DataFrame) -> str:
-    """Table of `parts_table`."""
-    rows = [
-        [
-            *(templates.text(name) for name in kinds),
-            f"{row['pairs']:,.0f}",
-            f"{row['correct']:,.0f}",
-            f"{row['precision']:.3f}",
-            f"{row['recall']:.3f}",
-        ]
-        for kinds, row in table.iterrows()
-    ]
-    note = (
-        "For every pair the two parts that were most alike: how many pairs each kind found, and "
-        "how often it was right. Recall is the share of all true pairs."
-    )
-    header = [*table.index.names, *table.columns]
-    return templates.table(header, rows, range(2, 6)) + f'<p class="note">{note}</p>'
-
-
-def _direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
-    note = (
-        "Norm of the query's descriptor over that of the reference's. A model trained with the "
-        "norm-ratio loss makes it 1 at most for true pairs; of others the two curves are alike."
-    )
-    size = 10.5, 2.8
-    return _figures(
-        [("norm ratios", lambda ax: figures.norm_ratio_histogram(ratios, hits, ax=ax), note, size)]
-    )
-
-
-def _skipped_section(skipped: list[dict[str, str]]) -> str:
-    if not skipped:
-        return '<p class="note">Every image could be read.</p>'
-    columns = ["stage", "image_id", "file", "reason"]
-    rows = [[templates.text(row[name]) for name in columns] for row in skipped[:_MAX_SKIPPED]]
-    left = len(skipped) - len(rows)
-    more = f'<p class="note">{left:,} more are in skipped.csv.</p>' if left else ""
-    return templates.table(["stage", "image", "file", "reason"], rows) + more
 
 
 def _parameters_section(run: Run) -> str:
@@ -324,21 +177,10 @@ def _browser_note(judged: bool) -> str:
     )
     if not judged:
         return (
-            "Every ranked pair, best first. Without a ground truth the verdict is unknown; move "
-            "the threshold to see how many pairs it accepts. Click a pair to enlarge it."
+            "Every ranked pair, best first; pairs below the threshold are pale. There is no ground "
+            "truth: move the threshold to see which pairs it accepts. Click a pair to enlarge it."
         )
     return (
         "Every ranked pair, best first; pairs below the threshold are pale. Click a pair to "
         f'enlarge it.</p><p class="note meanings">{"".join(verdicts)}'
     )
-
-
-def _figures(
-    items: Iterable[tuple[str, Callable[[Axes], Any], str, tuple[float, float]]],
-) -> str:
-    blocks = (
-        f"<figure{' class=wide' if size[0] > 8 else ''}>{templates.inline_svg(draw, label, size)}"
-        f"<figcaption>{templates.text(note)}</figcaption></figure>"
-        for label, draw, note, size in items
-    )
-    return f'<div class="plots">{"".join(blocks)}</div>'

@@ -286,7 +286,11 @@ def test_report_without_truth_hides_what_it_cannot_know(open_page, tmp_path):
     assert page.locator("#live-accepted").is_visible()
     assert not page.locator("#live-precision").is_visible()
     assert not page.locator("#live-recall").is_visible()
-    assert set(page.locator(".card .badge").all_text_contents()) == {"? unknown"}
+    assert not page.locator("#chips").is_visible()
+    badges = page.locator(".card .badge")
+    assert set(badges.all_text_contents()) == {"accepted"}
+    page.locator("#threshold").fill(page.locator("#threshold").get_attribute("max"))
+    assert badges.all_text_contents() == ["accepted"] + ["rejected"] * (badges.count() - 1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,15 +11,13 @@ from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, open_benchmark, open_images
 from iscutils.datasets import ndec as reader
 from iscutils.datasets.layouts import parse_spec
+from iscutils.edits.likeness import homography_inliers, may_be_copies, thumbnails
 from iscutils.edits.ndec_like import (
     add_hard_negatives,
     crop_box,
     decoy_box,
-    homography_inliers,
-    may_be_copies,
     ndec_like,
     read_kinds,
-    thumbnails,
 )
 from iscutils.executor import open_executor
 from iscutils.images import GeneratedImages

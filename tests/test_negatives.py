@@ -11,7 +11,8 @@ from PIL import Image, ImageFilter
 
 from iscutils.artifacts import KitError
 from iscutils.datasets import open_images
-from iscutils.edits import ndec_like, negatives, sets
+from iscutils.edits import negatives, sets
+from iscutils.edits.likeness import may_be_copies
 from iscutils.edits.manifest import read_manifest
 from iscutils.edits.nearest import nearest_pairs
 from iscutils.edits.recipe_files import load_recipe, parse_recipe
@@ -244,7 +245,7 @@ def greedy(photos, vectors, count):
     used, found = set(), []
     for _, a, b in pairs:
         if len(found) < count and not used & {a, b}:
-            if ndec_like.may_be_copies(photos.load(a), photos.load(b)):
+            if may_be_copies(photos.load(a), photos.load(b)):
                 continue
             used |= {a, b}
             found.append((photos.ids[a], photos.ids[b]))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -29,14 +28,15 @@ from iscutils.artifacts import (
 )
 from iscutils.datasets.benchmark import read_edits
 from iscutils.edits.folders import STATE, write_csv
+from iscutils.edits.likeness import keypoints, no_copy, thumbnails, unit_rows
 from iscutils.edits.making import encode_jpeg
-from iscutils.edits.negatives import NEAR, QUALITY, hash_distance
+from iscutils.edits.negatives import QUALITY
 from iscutils.edits.queryset import link_or_copy
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.synthesis import synthesise_queries
 from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet, drop, open_folder
+from iscutils.images import ImageSet, drop, open_folder
 from iscutils.submissions import read_ground_truth
 
 VERSION = 2
@@ -45,10 +45,7 @@ DECOYS = 1 / 3  # of the hard negatives are directional decoys
 AREA = (0.2, 0.5)  # of the picture that a decoy's crop shows
 POINTS = 20  # a crop with fewer shows nothing: every flat patch would be its copy
 BOXES = 10  # draws of a crop with as many points
-INLIERS = 20  # matches under one homography from which on two pictures are taken for copies
 TRIES = 5  # nearest references that a picture is compared with
-LONG_SIDE = 320  # px, at which points are looked for
-SIDE = 16  # px of the thumbnails that the simple descriptor compares
 MARKER, KINDS, TRUTH = ".finished", "kinds.csv", "ground_truth.csv"
 
 
@@ -185,29 +182,8 @@ def _similar(images, held_out, vectors, hard) -> np.ndarray:
     """Cosines (held-out images, references)."""
     if vectors is None:
         return thumbnails(held_out) @ thumbnails(images).T
-    ours, theirs = (_unit(np.asarray(rows, np.float32)) for rows in vectors)
+    ours, theirs = (unit_rows(np.asarray(rows, np.float32)) for rows in vectors)
     return theirs[hard] @ ours.T
-
-
-def thumbnails(images: ImageSet) -> np.ndarray:
-    """Simple descriptors (N, D) float32 of unit length: colours of 16 x 16 px without their mean.
-
-    An unreadable image has a zero row, which is like nothing.
-    """
-    rows = np.zeros((len(images), 3 * SIDE * SIDE), np.float32)
-    for i in range(len(images)):
-        try:
-            picture = images.load(i, min_side=2 * SIDE).resize((SIDE, SIDE), Image.Resampling.BOX)
-        except ImageError:
-            continue
-        pixels = np.asarray(picture, np.float32).ravel()
-        rows[i] = pixels - pixels.mean()
-    return _unit(rows)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
 
 
 def _choose(images, held_out, similar, count, executor) -> tuple[list[int], list[int]]:
@@ -244,52 +220,6 @@ def _usable(
     return found
 
 
-def no_copy(images: ImageSet, held_out: ImageSet, job: tuple[int, Sequence[int]]) -> bool:
-    """Whether a held-out picture can be read and is a copy of none of the references named."""
-    i, likely = job
-    try:
-        picture = held_out.load(i)
-        own = _points(picture)
-        others = (images.load(r) for r in likely)
-        return not any(may_be_copies(picture, other, own) for other in others)
-    except ImageError:
-        return False
-
-
-def may_be_copies(a: Image.Image, b: Image.Image, points: tuple | None = None) -> bool:
-    """Whether two pictures are so alike that one may be a copy of the other.
-
-    `points` are those of `a`, where they are at hand.
-    """
-    return hash_distance(a, b) <= NEAR or homography_inliers(a, b, points) >= INLIERS
-
-
-def homography_inliers(a: Image.Image, b: Image.Image, points: tuple | None = None) -> int:
-    """Number of SIFT matches (Lowe's ratio 0.75) of two pictures that agree on one homography."""
-    return _inliers(_points(a) if points is None else points, _points(b))
-
-
-def _points(picture: Image.Image) -> tuple[tuple, np.ndarray | None]:
-    small = picture.convert("L")
-    small.thumbnail((LONG_SIDE, LONG_SIDE))
-    return cv2.SIFT_create(500).detectAndCompute(np.asarray(small), None)
-
-
-def _inliers(a: tuple, b: tuple) -> int:
-    (ours, our_rows), (theirs, their_rows) = a, b
-    if min(len(ours), len(theirs)) < 4:
-        return 0
-    pairs = cv2.BFMatcher().knnMatch(our_rows, their_rows, k=2)
-    good = [m for m, n in pairs if m.distance < 0.75 * n.distance]
-    if len(good) < 4:
-        return 0
-    start = np.float32([ours[m.queryIdx].pt for m in good])
-    end = np.float32([theirs[m.trainIdx].pt for m in good])
-    cv2.setRNGSeed(0)
-    inliers = cv2.findHomography(start, end, cv2.RANSAC, 5.0)[1]
-    return 0 if inliers is None else int(inliers.sum())
-
-
 def crop_box(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Box (x0, y0, x1, y1) of the picture's shape with 20 to 50 % of its area, anywhere in it."""
     side = np.sqrt(rng.uniform(*AREA))
@@ -303,7 +233,7 @@ def decoy_box(picture: Image.Image, rng: np.random.Generator) -> tuple[int, int,
     best, most = None, -1
     for _ in range(BOXES):
         box = crop_box(picture.size, rng)
-        points = len(_points(picture.crop(box))[0])
+        points = len(keypoints(picture.crop(box))[0])
         if points >= POINTS:
             return box
         if points > most:

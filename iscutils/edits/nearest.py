@@ -15,7 +15,7 @@ import numpy as np
 
 from iscutils.artifacts import KitError, content_key, log, wait_if_following
 from iscutils.edits.folders import write_csv
-from iscutils.edits.ndec_like import no_copy
+from iscutils.edits.likeness import no_copy
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 

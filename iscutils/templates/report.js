@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const CHUNK = 48;
-const SIGNS = { correct: "✓", wrong: "✕", distractor: "!", missed: "○", unknown: "?" };
+const SIGNS = { correct: "✓", wrong: "✕", distractor: "!", missed: "○" };
 const columns = data.columns;
 const rows = data.rows.map((values, index) => {
   const row = { index, verdict: data.verdicts[values[columns.length]] };
@@ -22,6 +22,8 @@ const format = (score) =>
   score === null ? "–" : Number.isInteger(score) ? String(score) : score.toFixed(Math.abs(score) < 10 ? 4 : 2);
 const rate = (share) => share.toFixed(3);
 const accepted = (row) => row.score !== null && row.score >= state.threshold;
+// What a card is called: without a ground truth nobody knows more than the score.
+const label = (row) => judged ? `${SIGNS[row.verdict]} ${row.verdict}` : accepted(row) ? "accepted" : "rejected";
 const byText = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
 const copy = (id) => $(id).content.firstElementChild.cloneNode(true);
 
@@ -74,7 +76,7 @@ function makeCard(row, position) {
   card.classList.toggle("rejected", row.score !== null && !accepted(row));
   card.dataset.index = row.index;
   card.querySelector(".pair").append(makePair(row, false));
-  card.querySelector(".badge").textContent = `${SIGNS[row.verdict]} ${row.verdict}`;
+  card.querySelector(".badge").textContent = label(row);
   card.querySelector(".score").textContent = format(row.score);
   for (const side of ["query", "reference"]) {
     card.querySelector(`.${side} bdi`).textContent = row[side + "_id"];
@@ -135,7 +137,7 @@ function show(position) {
   const row = visible[position];
   const drawing = data.drawings[row.index];
   $("view").className = row.verdict;
-  $("view-title").textContent = `${SIGNS[row.verdict]} ${row.verdict}: ${row.query_id} → ${row.reference_id}`;
+  $("view-title").textContent = `${label(row)}: ${row.query_id} → ${row.reference_id}`;
   $("view-pair").replaceChildren(makePair(row, true));
   $("view-note").textContent = !drawing
     ? "This pair has no pictures in the report: raise max_thumbnails to embed more."
@@ -180,11 +182,12 @@ function moveThreshold() {
   for (const card of $("cards").querySelectorAll(".card")) {
     const row = rows[card.dataset.index];
     card.classList.toggle("rejected", row.score !== null && !accepted(row));
+    card.querySelector(".badge").textContent = label(row);
   }
 }
 
 function exportRows() {
-  const names = [...columns, "verdict", "edits"];
+  const names = [...columns, ...(judged ? ["verdict"] : []), "edits"];
   const cell = (value) => {
     const text = value === null ? "" : String(value);
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
@@ -198,7 +201,7 @@ function exportRows() {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-function setUp() {
+function makeChips() {
   const counts = { "": rows.length };
   for (const row of rows) counts[row.verdict] = (counts[row.verdict] || 0) + 1;
   for (const verdict of ["", ...data.verdicts.filter((name) => counts[name])]) {
@@ -218,6 +221,10 @@ function setUp() {
     });
     $("chips").append(chip);
   }
+}
+
+function setUp() {
+  if (judged) makeChips();
   const edits = [...new Set(Object.values(data.edits).flatMap((text) => text.split("+")))].filter(Boolean);
   for (const edit of edits.sort()) $("edit").add(new Option(edit, edit));
   $("edit").parentElement.hidden = !edits.length;
