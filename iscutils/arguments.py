@@ -45,7 +45,12 @@ def parser() -> argparse.ArgumentParser:
     find.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
     find.add_argument("--among", required=True, metavar="FOLDER", help="of possible originals")
     find.add_argument("--name", metavar="RUN", help="run folder (default: find-FOLDER)")
-    find.add_argument("--model", default="release-256", metavar="MODEL", help="%(default)s")
+    find.add_argument(
+        "--model",
+        default="release-256",
+        metavar="MODEL",
+        help="of the kit (default: %(default)s); release-64 is faster and finds less",
+    )
     find.add_argument(
         "--shortlist",
         type=int,

@@ -13,6 +13,7 @@ from iscutils import training
 from iscutils.artifacts import KitError
 from iscutils.losses import HardNegative, InfoNCE, RelationalDistillation, queue_pairs, unit
 from iscutils.models import Descriptor, DescriptorConfig, state_key
+from iscutils.training.pixels import whole_views
 
 BACKBONE = "mobilenetv3_small_050"
 TEACHER = DescriptorConfig(backbone=BACKBONE, dim=16, size=32)
@@ -286,3 +287,32 @@ def test_a_killed_training_ends_as_an_unbroken_one(pixels, tmp_path):
     assert torch.equal(restored.student_queue.vectors, one["student_queue.vectors"])
     slow = "momentum_student.head.1.weight"
     assert torch.equal(restored.state_dict()[slow], one[slow])
+
+
+def test_a_student_of_the_teachers_kind_starts_as_the_teacher_cut_by_pca(pixels, tmp_path):
+    teacher = Descriptor(TEACHER, seed=7).eval()
+    folder = teacher.save(tmp_path / "teacher")
+    student = training.start_student(STUDENT, folder, pixels)
+    images = whole_views(pixels, range(len(pixels)), 32)
+    with torch.inference_mode():
+        given = teacher(images)
+        wide, compact = student.expand(student.pooled(images))
+        torch.testing.assert_close(unit(wide), given)
+        compact = student.head[1](unit(wide))
+    values = torch.linalg.svdvals(given)
+    torch.testing.assert_close(compact.square().sum(), values[: STUDENT.dim].square().sum())
+    weight = student.head[1].weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(STUDENT.dim))
+    again = training.start_student(STUDENT, folder, pixels)
+    assert state_key(again) == state_key(student)  # or no training could be continued
+
+
+def test_other_students_start_as_their_weights_say(pixels, tmp_path):
+    assert state_key(training.start_student(STUDENT, None, pixels, 3)) == state_key(
+        Descriptor(STUDENT, seed=3)
+    )
+    narrow = Descriptor(DescriptorConfig(backbone=BACKBONE, dim=12, size=32), seed=7)
+    folder = narrow.save(tmp_path / "narrow")
+    student = training.start_student(STUDENT, folder, pixels, 3)
+    assert state_key(student.backbone) == state_key(narrow.backbone)
+    assert state_key(student.head) == state_key(Descriptor(STUDENT, seed=3).head)

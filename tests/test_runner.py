@@ -16,8 +16,9 @@ import yaml
 from iscutils import runner
 from iscutils.__main__ import main
 from iscutils.artifacts import KitError, Run, content_key
-from iscutils.kernels import MARKER
+from iscutils.kernels import MARKER, _Progress
 from iscutils.outputs import save_outputs
+from iscutils.parameters import read_notebook
 from iscutils.runner import run_notebooks
 
 # A notebook that says in a file that it was executed, so that tests can count.
@@ -345,6 +346,18 @@ for text in ("50 %", "\\r99 %", "\\r100 %", "\\nend"):
 size"""
 PICTURE = "import matplotlib.pyplot as plt, numpy as np\n"
 PICTURE += "plt.imshow(np.random.default_rng(0).random((300, 300, 3)));"
+
+
+def test_a_log_shows_the_progress_within_a_long_cell(project, capsys):
+    path = project.notebook("05_b", "size: int = 4  # pixels", "slow()")
+    progress = _Progress(read_notebook(path))
+    progress.cell()
+    progress.write("views:  40 %\r")
+    assert "40 %" not in capsys.readouterr().err  # a log file wants few lines
+    progress.bar.last_print_t -= 31  # seconds
+    progress.write("views:  50 %\r")
+    assert capsys.readouterr().err.endswith("cell 1/3  00:00, views:  50 %")
+    progress.close()
 
 
 def test_outputs_are_saved_without_what_changes_from_run_to_run(chain):

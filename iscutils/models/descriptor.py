@@ -154,7 +154,8 @@ class Descriptor(nn.Module):
     def start_from(self, model: str | Path | None) -> Descriptor:
         """Copy the weights of whatever `load` reads (None: keep the own); returns itself.
 
-        Those of the backbone, and those behind it where that model has the same layers there.
+        Those of the backbone, and those behind it where that model has the same layers there. The
+        one layer of a teacher becomes the first of a student's two, if it is as wide.
 
         Raises:
             KitError: that model has another backbone.
@@ -177,6 +178,8 @@ class Descriptor(nn.Module):
             if _behind(other.config) == _behind(self.config):
                 self.neck.load_state_dict(other.neck.state_dict())
                 self.head.load_state_dict(other.head.state_dict())
+            elif first_of_two(other.config, self.config):
+                self.head[0].load_state_dict(other.head.state_dict())
         return self
 
     def parameter_count(self) -> int:
@@ -248,6 +251,12 @@ def _check(config: DescriptorConfig) -> None:
 def _behind(config: DescriptorConfig) -> tuple:
     """What decides the layers behind the pooling of one backbone."""
     return config.dim, config.hidden, config.neck, config.projector
+
+
+def first_of_two(teacher: DescriptorConfig, student: DescriptorConfig) -> bool:
+    """Whether a student's first layer could be all that a teacher has behind the pooling."""
+    wide = student.hidden, 0, "", ""
+    return bool(student.hidden) and not student.neck and _behind(teacher) == wide
 
 
 def _head(channels: int, hidden: int, dim: int) -> nn.Module:

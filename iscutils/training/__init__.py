@@ -17,6 +17,7 @@ from iscutils.training.pixels import Pixels, cache_pixels, to_views
 from iscutils.training.rdcd import RDCD
 from iscutils.training.sscd import SSCD
 from iscutils.training.stored import StoredViews, store_views
+from iscutils.training.teaching import start_student
 from iscutils.training.watch import spread
 
 METHODS = {
@@ -67,6 +68,7 @@ __all__ = [
     "read_probes",
     "scaled_rate",
     "spread",
+    "start_student",
     "steps_of",
     "store_views",
     "to_views",

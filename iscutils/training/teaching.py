@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +11,43 @@ from torch import nn
 
 from iscutils.artifacts import KitError
 from iscutils.losses import unit
-from iscutils.models import state_key
+from iscutils.models import Descriptor, DescriptorConfig, load, state_key
+from iscutils.models.descriptor import first_of_two
 from iscutils.training.method import Method, TrainConfig
+from iscutils.training.pixels import Pixels, whole_views
 
 ENTRIES = 65_536  # of a queue in the papers
+LOOKED_AT = 2048  # photographs whose wide vectors decide how a compact layer starts
+
+
+def start_student(
+    config: DescriptorConfig, start: str | Path | None, pixels: Pixels, seed: int = 0
+) -> Descriptor:
+    """A student as its training begins: noise, or the weights that `start_from` copies.
+
+    Where those weights give its wide features, its compact layer is no noise either: it keeps the
+    main directions of the wide vectors of the first 2,048 photographs (PCA without centring, which
+    changes inner products least). So it begins where a cut teacher ends.
+    """
+    student = Descriptor(config, seed=seed).start_from(start)
+    if start is not None and first_of_two(load(start).config, config):
+        wide = _wide_vectors(student.eval(), pixels)
+        main = torch.linalg.eigh(wide.T @ wide)[1].flip(1)[:, : config.dim]  # (hidden, dim)
+        with torch.no_grad():
+            student.head[1].weight.copy_(main.T)
+            student.head[1].bias.zero_()
+    return student
+
+
+@torch.inference_mode()
+def _wide_vectors(student: Descriptor, pixels: Pixels) -> torch.Tensor:
+    """Unit wide features (N, hidden) of the first photographs, unedited."""
+    rows = []
+    for first in range(0, min(LOOKED_AT, len(pixels)), 64):
+        batch = range(first, min(first + 64, LOOKED_AT, len(pixels)))
+        images = whole_views(pixels, batch, student.size)
+        rows.append(unit(student.expand(student.pooled(images))[0]))
+    return torch.cat(rows)
 
 
 class Taught(Method):
