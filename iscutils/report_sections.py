@@ -20,6 +20,7 @@ _MAX_SKIPPED = 500
 
 
 def stages_section(table: pd.DataFrame, final: str, has_random: bool) -> str:
+    """Table of `stages_table` with bars and intervals; the row of the final list stands out."""
     rows = []
     for name, row in table.iterrows():
         low, high = row["uap_low"], row["uap_high"]
@@ -57,6 +58,7 @@ def stages_section(table: pd.DataFrame, final: str, has_random: bool) -> str:
 def curves_section(
     benchmark: Benchmark, stages: Mapping[str, pd.DataFrame], final: str, table: pd.DataFrame
 ) -> str:
+    """Precision over recall of every stage, and the scores of the final list."""
     truth = benchmark.ground_truth
     pairs = len(benchmark.queries) * len(benchmark.references)
 
@@ -79,6 +81,7 @@ def curves_section(
 
 
 def edits_section(benchmark: Benchmark, stages: Mapping[str, pd.DataFrame]) -> str:
+    """Recall by edit, of five stages at most."""
     names = [name for name in stages if name != RANDOM]
     # Bars of more than five stages are too thin to compare: the baseline and the last ones.
     names = names if len(names) <= 5 else [names[0], *names[-4:]]
@@ -149,6 +152,7 @@ def parts_section(table: pd.DataFrame) -> str:
 
 
 def direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
+    """Norm ratios (n,) of candidates, true pairs (`hits`, (n,) bool) apart from the others."""
     note = (
         "Norm of the query's descriptor over that of the reference's. A model trained with the "
         "norm-ratio loss makes it 1 at most for true pairs; of others the two curves are alike."
@@ -160,6 +164,7 @@ def direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
 
 
 def skipped_section(skipped: list[dict[str, str]]) -> str:
+    """Images that could not be read (rows of `Run.skipped`), the first 500 of them."""
     if not skipped:
         return '<p class="note">Every image could be read.</p>'
     columns = ["stage", "image_id", "file", "reason"]
@@ -181,4 +186,5 @@ def _figures(
 
 
 def number(value: Any) -> float | None:
+    """The number of a table's cell, None where it is missing."""
     return None if value is None or pd.isna(value) else float(value)
