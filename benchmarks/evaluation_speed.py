@@ -36,7 +36,7 @@ def make_lists(rows: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def plain_metrics(predictions: pd.DataFrame, truth: pd.DataFrame) -> tuple[float, ...]:
-    """uAP, R@P90, recall@1, recall@10: the definitions, row by row."""
+    """µAP, R@P90, recall@1, recall@10: the definitions, row by row."""
     true = set()
     for query, reference in zip(truth["query_id"], truth["reference_id"], strict=True):
         if reference:
@@ -85,7 +85,7 @@ def main() -> None:
     if not np.allclose(found, expected, atol=1e-12):
         raise SystemExit(f"results differ: {found} and {expected}")
     draws, _ = timed(bootstrap, predictions, truth, repeat=1)
-    print(f"{rows:,} rows, uAP {metrics.uap:.6f} both ways")
+    print(f"{rows:,} rows, µAP {metrics.uap:.6f} both ways")
     print(f"evaluate    {fast:8.3f} s")
     print(f"plain loop  {slow:8.3f} s   {slow / fast:.1f} times as long")
     print(f"bootstrap   {draws:8.3f} s   1,000 draws")

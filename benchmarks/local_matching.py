@@ -6,7 +6,7 @@ No descriptor takes part: candidates are those of SIFT votes (imgFp's branch B) 
 own method, of whole pictures. Features are made once for each setting of them and kept in OUT, hits
 of the votes too; what several variants propose and score alike is scored once. `--check` ends with
 an error unless the published method reaches what was measured by hand on the shared bench (1,000
-references, 600 queries): uAP .75 with the acceptance rule, .88 with mirrored search, .91 with the
+references, 600 queries): µAP .75 with the acceptance rule, .88 with mirrored search, .91 with the
 reference of most votes, +-.02 each.
 """
 

@@ -155,7 +155,7 @@ def candidates(model: Path, folder: Path, background, out: Path, pool):
 
 
 def choose(found, norms, truth) -> tuple[float, float, float]:
-    """Tau of the filter, weight and tau of the soft form, each with the best uAP."""
+    """Tau of the filter, weight and tau of the soft form, each with the best µAP."""
     ratios = norm_ratios(found, *norms)
     filtered = {tau: evaluate(filter_direction(found, ratios, tau), truth).uap for tau in TAUS}
     soft = {

@@ -77,7 +77,7 @@ def evaluate(
     cap: int | None = None,
     duplicates: str = "error",
 ) -> Metrics:
-    """uAP, R@P90 with its threshold, recall@1 and recall@10 of scored pairs.
+    """µAP, R@P90 with its threshold, recall@1 and recall@10 of scored pairs.
 
     `predictions`: query_id, reference_id, score (higher = more alike), any row order.
     `ground_truth`: query_id, reference_id; an empty reference is a distractor query.
@@ -86,7 +86,7 @@ def evaluate(
     ordered by score, query and reference, as a submission file does. `duplicates`: a pair given
     twice is an "error", or "max" keeps its best score.
 
-    uAP = sum of (R_i - R_(i-1)) P_i; R@P90 = largest R_i with P_i >= 0.9; recall@k = share of
+    µAP = sum of (R_i - R_(i-1)) P_i; R@P90 = largest R_i with P_i >= 0.9; recall@k = share of
     true pairs with fewer than k other rows of their query scoring at least as much.
     Raises `KitError` for non-finite scores, empty ids, repeated pairs, a truth without positives.
     """
@@ -226,7 +226,7 @@ def random_predictions(
 ) -> pd.DataFrame:
     """Pairs with random scores: all of them, or `rows` distinct ones where there are more.
 
-    The baseline of every table: with one true reference per query uAP is about 1 / references.
+    The baseline of every table: with one true reference per query µAP is about 1 / references.
     """
     rng = np.random.default_rng(seed)
     n_pairs = len(query_ids) * len(reference_ids)

@@ -17,9 +17,11 @@ from iscutils.evaluation import evaluate, join_truth, precision_recall_curve
 
 # seaborn's "colorblind" palette: told apart with every common colour vision deficiency.
 COLOURS = (
-    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494"
+    "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#ca9161", "#fbafe4", "#949494",
+    "#56b4e9",
 )  # fmt: skip
-LINE_STYLES = ("-", "--", "-.", (0, (1, 1)))  # a second cue beside the colour
+# A second cue beside the colour; nine colours with four styles are 36 different curves.
+LINE_STYLES = ("-", "--", "-.", (0, (1, 1)))
 TRUE, WRONG, NEUTRAL = "tab:green", "tab:red", "tab:gray"
 _MAX_PIXELS = 480  # longest side of a picture inside a figure: keeps notebooks small
 
@@ -54,7 +56,7 @@ def precision_recall(
 ) -> Axes:
     """Precision over recall of one ranked list, its P90 point, and random order as the baseline.
 
-    Call it again with the same `ax` to compare lists; the legend gives each one's uAP. `pairs` is
+    Call it again with the same `ax` to compare lists; the legend gives each one's µAP. `pairs` is
     the number of all possible pairs, queries x references: in random order the precision is
     positives / pairs. Without it only the ids named in the two tables are counted.
     """
@@ -70,12 +72,12 @@ def precision_recall(
         ax.set_title("Precision over recall (dot: 90 % precision)", fontsize=10)
     colour, style = COLOURS[number % len(COLOURS)], LINE_STYLES[number % len(LINE_STYLES)]
     recall, precision = _thin_curve(*precision_recall_curve(predictions, ground_truth)[:2])
-    text = f"{_shorten(label, 30)}  {metrics.uap:.3f}" if label else f"uAP {metrics.uap:.3f}"
+    text = f"{_shorten(label, 30)}  {metrics.uap:.3f}" if label else f"µAP {metrics.uap:.3f}"
     ax.plot(recall, precision, color=colour, linestyle=style, label=text, gid="curve")
     if metrics.threshold_p90 is not None:
         ax.plot(metrics.recall_at_p90, 0.9, "o", color=colour, markersize=5, gid="p90")
     # Below the axes: curves may run anywhere inside.
-    title = "uAP" if label else None
+    title = "µAP" if label else None
     _legend(ax, title=title, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     return ax
 
@@ -120,7 +122,7 @@ def score_histogram(
 
 
 def stages_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """One horizontal bar per stage (row of `table`) of its uAP, with the 95 % interval.
+    """One horizontal bar per stage (row of `table`) of its µAP, with the 95 % interval.
 
     `table` has the column `uap` (0 to 1) and, for the intervals, `uap_low` and `uap_high`.
     """
@@ -136,8 +138,8 @@ def stages_bars(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.text(max(value, end) + 0.015, row, f"{value:.3f}", va="center", fontsize=8)
     ax.set_yticks(rows, [_shorten(name, 36) for name in table.index], parse_math=False)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1.12), xlabel="uAP", xticks=np.linspace(0, 1, 6))
-    ax.set_title("uAP of each stage, 95 % interval", fontsize=10)
+    ax.set(xlim=(0, 1.12), xlabel="µAP", xticks=np.linspace(0, 1, 6))
+    ax.set_title("µAP of each stage, 95 % interval", fontsize=10)
     return ax
 
 

@@ -140,7 +140,7 @@ def _headline(metrics: pd.Series | None, skipped: int) -> str:
     if metrics is not None:
         threshold = number(metrics["threshold_p90"])
         items = [
-            ("uAP", f"{metrics['uap']:.3f}",
+            ("µAP", f"{metrics['uap']:.3f}",
              f"95 % interval {metrics['uap_low']:.3f} to {metrics['uap_high']:.3f}"),
             ("recall at 90 % precision", f"{metrics['recall_at_p90']:.3f}",
              "never reached" if threshold is None else f"at score {threshold:.4g} and above"),

@@ -38,10 +38,10 @@ def stages_section(table: pd.DataFrame, final: str, has_random: bool) -> str:
             *(f"{row[name]:.3f}" for name in ("recall_at_1", "recall_at_10", "candidate_recall")),
             f"{int(row['rows']):,}",
         ])  # fmt: skip
-    header = ["stage", "uAP", "95 % interval", "R@P90", "at score", "recall@1", "recall@10",
+    header = ["stage", "µAP", "95 % interval", "R@P90", "at score", "recall@1", "recall@10",
               "candidate recall", "pairs"]  # fmt: skip
     note = (
-        "uAP ranks all pairs of all queries in one list, so scores must be comparable between "
+        "µAP ranks all pairs of all queries in one list, so scores must be comparable between "
         "queries. R@P90 is the largest recall at 90 % precision, reached at the score beside it. "
         "Candidate recall is the share of true pairs that a stage lists at all: later stages "
         "cannot exceed it. The interval comes from redrawing the queries."
@@ -102,7 +102,7 @@ def edits_section(benchmark: Benchmark, stages: Mapping[str, pd.DataFrame]) -> s
 def published_section(table: pd.DataFrame) -> str:
     """Own rows and those that may be compared with them; all others folded away."""
     names = ["system", "method", "split", "protocol", "rule", *RESULT, "difference", "source"]
-    header = [*names[:5], "uAP", "R@P90", *names[7:]]
+    header = [*names[:5], "µAP", "R@P90", *names[7:]]
 
     def rows(part: pd.DataFrame) -> str:
         cells = (
@@ -114,7 +114,7 @@ def published_section(table: pd.DataFrame) -> str:
     near = (table["source"] == OWN) | table["difference"].notna()
     note = (
         "This run first, then what was published on the same data with the same split, protocol "
-        "and candidate rule; the difference is own minus published uAP."
+        "and candidate rule; the difference is own minus published µAP."
     )
     if not table["difference"].notna().any():
         note = "No published result has the split, protocol and candidate rule of this run."

@@ -34,7 +34,7 @@ def stages_table(
     """Metrics of every stage, one row each, in the order given.
 
     Columns: those of `evaluation.Metrics`, with `uap_low` and `uap_high`, the 95 % interval of
-    uAP over `draws` redrawn query sets.
+    µAP over `draws` redrawn query sets.
     """
     rows = {}
     for name, predictions in stages.items():

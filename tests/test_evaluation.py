@@ -40,7 +40,7 @@ VECTOR_7 = ", ".join(
     f"Q{i}R{i} {1 - i / 100}" if i not in (10, 12) else f"Q{i}R99 {1 - i / 100}"
     for i in range(1, 13)
 )
-GOLDEN = {  # name: truth, rows, options, uAP, R@P90, threshold, recall@1, recall@10
+GOLDEN = {  # name: truth, rows, options, µAP, R@P90, threshold, recall@1, recall@10
     "1": (T4, "Q1R1 .9, Q2R2 .8, Q3R3 .7, Q4R4 .6", {}, 1, 1, 0.6, 1, 1),
     "2": (T4, "Q1R1 .9, Q2R2 .8", {}, 0.5, 0.5, 0.8, 0.5, 0.5),
     "3a": (T4, "Q5R9 .95, Q1R1 .9, Q2R2 .8, Q3R3 .7, Q4R4 .6", {}, 0.679167, 0, None, 1, 1),

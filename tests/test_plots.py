@@ -73,7 +73,7 @@ def test_precision_recall_draws_the_curve_its_p90_point_and_chance(ranked):
     assert tuple(point.get_xydata()[0]) == (metrics.recall_at_p90, 0.9)
     (chance,) = lines(ax, "random")
     assert set(chance.get_ydata()) == {8 / 120}
-    assert f"uAP {metrics.uap:.3f}" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert f"µAP {metrics.uap:.3f}" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
 def test_precision_recall_composes_on_one_axes(ranked):
@@ -89,6 +89,14 @@ def test_precision_recall_composes_on_one_axes(ranked):
     assert len(lines(ax, "p90")) == 1  # the reversed list never reaches 90 %
     labels = [text.get_text().split()[0] for text in ax.get_legend().get_texts()]
     assert labels == ["random", "a", "b"]
+
+
+def test_no_two_of_many_curves_look_alike(ranked):
+    _, ax = plt.subplots()
+    for number in range(12):
+        plots.precision_recall(*ranked, label=str(number), ax=ax)
+    looks = {(line.get_color(), line.get_linestyle()) for line in lines(ax, "curve")}
+    assert len(looks) == 12
 
 
 def test_long_curves_are_thinned_between_their_ends():

@@ -371,7 +371,7 @@ def test_report_without_truth_gives_no_metric(tmp_path):
     path = make_report(tmp_path, make_benchmark(truth=False), draw_pair=draw_pair)
     text, data = path.read_text(encoding="utf-8"), embedded(path)
     assert "There is no ground truth" in text
-    assert "uAP" not in text.split("<script")[0]
+    assert "µAP" not in text.split("<script")[0]
     assert {data["verdicts"][row[-1]] for row in data["rows"]} == {"unknown"}
     assert data["positives"] is None
     assert data["threshold"] is None

@@ -62,7 +62,7 @@ def part_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = stages_bars(table.set_index("step"), ax=ax)
     reported = table.published_uap.to_numpy(float)
     ax.plot(reported, np.arange(len(table)), "D", ms=5, color=NEUTRAL, label="D2LV as reported")
-    ax.set_title("uAP after each step; D2LV's on other images", fontsize=10)
+    ax.set_title("µAP after each step; D2LV's on other images", fontsize=10)
     ax.legend(fontsize=7, loc="lower right")
     return ax
 

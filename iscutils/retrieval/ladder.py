@@ -44,7 +44,7 @@ def ladder(
     whole: Mapping[str, pd.DataFrame | str | Path] | None = None,
     unlisted: str = "false",
 ) -> pd.DataFrame:
-    """uAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
+    """µAP and R@P90 after each step, cumulative: the ablation of the original beside ours.
 
     It starts with one model (of set "base" and size 256 where there is one) on whole images; then
     follow both kinds of parts, further backbones, sets and sizes. Each rule that `config` switches

@@ -15,7 +15,7 @@ from iscutils.models import Descriptor, load
 from iscutils.retrieval.search import nearest
 from iscutils.training.fit import pick_device
 from iscutils.training.labelled import Labelled
-from iscutils.training.pixels import Pixels, whole_views
+from iscutils.training.pixels import Pixels, many_whole_views
 
 BATCH = 256  # pictures described at once
 LOOKED_AT = 8  # neighbours of a photograph that are known, for each place in its group
@@ -74,8 +74,6 @@ def _describe_first(
 ) -> np.ndarray:
     """Descriptors (N, D) of the first pictures of classes, unit rows."""
     device = pick_device(device)
-    model, rows = model.eval().to(device), []
-    for start in range(0, len(classes), BATCH):
-        pictures = data.first_pictures(classes[start : start + BATCH])
-        rows.append(model(whole_views(data, pictures, model.config.size).to(device)).cpu())
-    return torch.cat(rows).numpy()
+    model = model.eval().to(device)
+    views = many_whole_views(data, data.first_pictures(classes), model.config.size, BATCH)
+    return torch.cat([model(pictures.to(device)).cpu() for pictures in views]).numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +142,14 @@ def shrink(images: torch.Tensor, side: int) -> torch.Tensor:
 def whole_views(data: Dataset, indices: Sequence[int], side: int) -> torch.Tensor:
     """Pictures of training data, unedited: (n, 3, side, side) float in [0, 1]."""
     return shrink(to_views(data.__getitems__(list(indices))[0]), side)
+
+
+def many_whole_views(
+    data: Dataset, indices: Sequence[int], side: int, at_once: int = 64
+) -> Iterator[torch.Tensor]:
+    """`whole_views` of many pictures, `at_once` of them at a time, in their order."""
+    for start in range(0, len(indices), at_once):
+        yield whole_views(data, indices[start : start + at_once], side)
 
 
 def whole_batches(data: Dataset, sampler: Sampler[int], batch_size: int) -> DataLoader:

@@ -14,7 +14,7 @@ from iscutils.losses import unit
 from iscutils.models import Descriptor, DescriptorConfig, load, state_key
 from iscutils.models.descriptor import first_of_two
 from iscutils.training.method import Method, TrainConfig
-from iscutils.training.pixels import Pixels, whole_views
+from iscutils.training.pixels import Pixels, many_whole_views
 
 ENTRIES = 65_536  # of a queue in the papers
 LOOKED_AT = 2048  # photographs whose wide vectors decide how a compact layer starts
@@ -42,12 +42,9 @@ def start_student(
 @torch.inference_mode()
 def _wide_vectors(student: Descriptor, pixels: Pixels) -> torch.Tensor:
     """Unit wide features (N, hidden) of the first photographs, unedited."""
-    rows = []
-    for first in range(0, min(LOOKED_AT, len(pixels)), 64):
-        batch = range(first, min(first + 64, LOOKED_AT, len(pixels)))
-        images = whole_views(pixels, batch, student.size)
-        rows.append(unit(student.expand(student.pooled(images))[0]))
-    return torch.cat(rows)
+    first = range(min(LOOKED_AT, len(pixels)))
+    views = many_whole_views(pixels, first, student.size)
+    return torch.cat([unit(student.expand(student.pooled(images))[0]) for images in views])
 
 
 class Taught(Method):
