@@ -34,8 +34,8 @@ from iscutils.descriptors.regions import find_regions
 from iscutils.executor import open_executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, DescriptorConfig
+from iscutils.models.precision import pick_device
 from iscutils.preprocess import prepare
-from iscutils.training.fit import pick_device
 
 ROUNDS = 3
 PARTS = 19  # of a reference

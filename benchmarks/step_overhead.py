@@ -15,8 +15,8 @@ import torch
 
 from iscutils.edits.tensor import TensorEdits
 from iscutils.models import Descriptor, DescriptorConfig, student_config
+from iscutils.models.precision import pick_precision
 from iscutils.training import RDCD, SSCD, KdIcd, TrainConfig, make_optimiser, pick_device
-from iscutils.training.fit import pick_precision
 
 
 def timed(calls: dict, rounds: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from iscutils.artifacts import KitError
 from iscutils.images import ImageError, ImageSet
 
+SHARD = 2048  # decoded pictures a file
 BLUR_RADIUS = 5  # px at native size, of D2LV's blurred sets
 VARIANTS = ("none", "gray", "blur", "blur+gray")
 # How D2LV prepares images for the models of each of its training sets: queries, then references

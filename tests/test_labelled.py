@@ -10,7 +10,8 @@ from PIL import Image
 
 from iscutils import training
 from iscutils.artifacts import KitError
-from iscutils.edits import apply, iter_pictures, load_recipe, read_manifest, synthesise
+from iscutils.edits import apply, decoded, iter_pictures, load_recipe, read_manifest, synthesise
+from iscutils.edits.decoded import cache_labelled
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.tensor import TensorEdits, supported
 from iscutils.edits.tensor_visible import edit_and_measure, visible_share
@@ -18,7 +19,6 @@ from iscutils.executor import open_executor
 from iscutils.images import open_folder
 from iscutils.models import Descriptor, DescriptorConfig, load
 from iscutils.training import to_views
-from iscutils.training.labelled import cache_labelled
 from iscutils.training.pk_sampler import PKSampler
 
 SIDE, COPIES = 24, 5
@@ -96,8 +96,8 @@ def test_shards_hold_the_same_as_files_and_are_found_again(folders, labelled, tm
 
 
 def test_a_killed_decoding_goes_on_where_it_was(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(training.labelled, "SHARD", 15)  # four shards
-    whole = training.labelled._decode_part
+    monkeypatch.setattr(decoded, "SHARD", 15)  # four shards
+    whole = decoded._decode_part
     done = []
 
     def dying(*job):
@@ -106,7 +106,7 @@ def test_a_killed_decoding_goes_on_where_it_was(folders, tmp_path, monkeypatch):
         done.append(job[-1][0])
         whole(*job)
 
-    monkeypatch.setattr(training.labelled, "_decode_part", dying)
+    monkeypatch.setattr(decoded, "_decode_part", dying)
     with open_executor("serial") as pool, pytest.raises(InterruptedError):
         cache_labelled(folders / "files", SIDE, tmp_path, pool)
     done.append("died")

@@ -13,7 +13,7 @@ from iscutils.descriptors.parts import Plan, Stream, load_parts
 from iscutils.descriptors.store import read_descriptors
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor
-from iscutils.training.fit import pick_device
+from iscutils.models.precision import pick_device
 
 
 def difference_alone(

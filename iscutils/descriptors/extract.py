@@ -22,7 +22,7 @@ from iscutils.descriptors.store import read_notes
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, load, model_key
-from iscutils.training.fit import pick_device
+from iscutils.models.precision import pick_device
 
 if TYPE_CHECKING:
     from iscutils.retrieval.whitening import Codec

@@ -21,7 +21,7 @@ from iscutils.descriptors.store import check_descriptors, to_bytes, write_blocks
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor
-from iscutils.training.fit import pick_device
+from iscutils.models.precision import pick_device
 
 if TYPE_CHECKING:
     from iscutils.retrieval.whitening import Codec

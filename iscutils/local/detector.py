@@ -32,7 +32,7 @@ from iscutils.local.detector_networks import (
 )
 from iscutils.local.detector_training import train_detector
 from iscutils.local.scaled import Prepared, read_scaled
-from iscutils.training.fit import pick_device
+from iscutils.models.precision import pick_device
 
 __all__ = [
     "DetectorConfig",

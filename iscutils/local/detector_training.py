@@ -33,8 +33,8 @@ from iscutils.local.detector_networks import (
 from iscutils.local.detector_pictures import Pictures, make_pictures, open_loader
 from iscutils.local.scaled import scale_picture
 from iscutils.models import model_key
+from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.callbacks import KeepLast, Progress
-from iscutils.training.fit import pick_device, pick_precision
 from iscutils.training.optimisers import make_optimiser, warmup_cosine
 
 VERSION = 1  # raise when the training changes its results

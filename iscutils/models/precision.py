@@ -1,9 +1,24 @@
-"""Where half the bits are the faster ones."""
+"""Which device computes, and in which precision: half the bits where they are the faster ones."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from iscutils.artifacts import KitError
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """`auto` is the first GPU when there is one, else the CPU; other names as torch knows them."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise KitError(f"device '{device}' is unknown: choose auto, cpu or cuda") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise KitError("device 'cuda' was asked for, but torch sees no GPU: choose auto or cpu")
+    return chosen
 
 
 def fast_in_bf16(network: nn.Module, device: torch.device) -> bool:
@@ -17,3 +32,10 @@ def fast_in_bf16(network: nn.Module, device: torch.device) -> bool:
     fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     return fast and not any(layer.groups == layer.in_channels > 1 for layer in convolutions)
+
+
+def pick_precision(precision: str, device: torch.device, network: nn.Module) -> str:
+    """Lightning's name of a precision; `auto` is bf16 where that is fast, see `fast_in_bf16`."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if fast_in_bf16(network, device) else "32-true"

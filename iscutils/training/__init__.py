@@ -1,11 +1,12 @@
 """Training: one Lightning module a method, one `fit` for all of them."""
 
 from iscutils.artifacts import KitError
+from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.asl import ASL, decoy_auc
 from iscutils.training.barlow import Barlow
 from iscutils.training.d2lv import D2LV, BoT
 from iscutils.training.data import Examples, open_views, steps_of, training_data
-from iscutils.training.fit import fit, pick_device, pick_precision, read_history, read_probes
+from iscutils.training.fit import fit, read_history, read_probes
 from iscutils.training.imgfp import ImgFp
 from iscutils.training.kd_icd import KdIcd
 from iscutils.training.labelled import Labelled, read_labelled

@@ -22,11 +22,10 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
-from torch import nn
 
 from iscutils.artifacts import KitError, content_key, log
 from iscutils.models import Descriptor
-from iscutils.models.precision import fast_in_bf16
+from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.callbacks import KeepLast, Progress
 from iscutils.training.data import Examples
 from iscutils.training.method import Method, TrainConfig
@@ -36,26 +35,6 @@ _KNOWN_WARNINGS = (
     ".*in eval mode at the start of training.*",  # the teacher, on purpose
     ".*treespec, LeafSpec.*",  # Lightning's own use of torch
 )
-
-
-def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is the first GPU when there is one, else the CPU; other names as torch knows them."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise KitError(f"device '{device}' is unknown: choose auto, cpu or cuda") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise KitError("device 'cuda' was asked for, but torch sees no GPU: choose auto or cpu")
-    return chosen
-
-
-def pick_precision(precision: str, device: torch.device, network: nn.Module) -> str:
-    """Lightning's name of a precision; `auto` is bf16 where that is fast, see `fast_in_bf16`."""
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if fast_in_bf16(network, device) else "32-true"
 
 
 def fit(

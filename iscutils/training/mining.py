@@ -12,8 +12,8 @@ from iscutils.edits.nearest import nearest_pairs
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor, load
+from iscutils.models.precision import pick_device
 from iscutils.retrieval.search import nearest
-from iscutils.training.fit import pick_device
 from iscutils.training.labelled import Labelled
 from iscutils.training.pixels import Pixels, many_whole_views
 

@@ -24,12 +24,10 @@ from iscutils.artifacts import (
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.losses import rank, world_size
-from iscutils.preprocess import load_prepared
+from iscutils.preprocess import SHARD, load_prepared
 
 if TYPE_CHECKING:
     from iscutils.training.method import TrainConfig  # it needs `to_views`
-
-SHARD = 2048  # images a file
 
 
 class OneClassEach:

@@ -20,7 +20,7 @@ from iscutils.edits import load_recipe
 from iscutils.edits.tensor import TensorEdits
 from iscutils.losses import unit
 from iscutils.models import state_key
-from iscutils.training.fit import pick_device, pick_precision
+from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.method import TrainConfig, seeded
 from iscutils.training.pixels import EpochSampler, OneClassEach, Pixels, to_views, whole_batches
 
