@@ -57,9 +57,15 @@ def follows() -> bool:
     return os.environ.get(FOLLOWS) == "1"
 
 
-def wait_if_following(path: str | Path) -> None:
-    """In a process that follows another, wait until that one has made a file."""
-    while follows() and not Path(path).exists():
+def wait_if_following(path: str | Path, text: str | None = None) -> None:
+    """In a process that follows another, wait until that one has made a file.
+
+    Where `text` is given, until the file holds that.
+    """
+    path = Path(path)
+    while follows() and not (
+        path.exists() and (text is None or path.read_text(encoding="utf-8") == text)
+    ):
         time.sleep(0.2)
 
 

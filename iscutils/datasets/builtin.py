@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iscutils.artifacts import KitError, atomic_path, content_key, resolve, write_text
+from iscutils.artifacts import (
+    KitError,
+    atomic_path,
+    content_key,
+    resolve,
+    wait_if_following,
+    write_text,
+)
 from iscutils.datasets.photographs import PARTS, TEXTURES, photograph_names, tile, tiles
 from iscutils.datasets.scenes import VERSION, draw_scene, scene_index
 from iscutils.executor import Executor
@@ -72,6 +79,10 @@ def materialise(
     files = [folder / f"{identity}.jpg" for identity in images.ids]
     # Without the ids: what an id shows follows from the parameters alone.
     key, marker = content_key(images.parameters, quality), folder / ".key"
+    # A follower draws nothing: a file written twice would have two keys.
+    wait_if_following(marker, key)
+    for file in files:
+        wait_if_following(file)
     if not marker.exists() or marker.read_text(encoding="utf-8") != key:
         for file in files:  # removed first: from then on a file that exists is a right one
             file.unlink(missing_ok=True)
