@@ -43,12 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _polite() -> Iterator[None]:
-    """Turn the signals that end a process into an exception: the kernel is ended on the way out."""
+    """Turn the signals that end a process into an exception: the kernel is ended on the way out.
+
+    One that is ignored stays so: `nohup` hides the end of the terminal from a run. Python makes
+    Ctrl-C an exception, too, but where SIGINT is ignored at the start (a script's job with `&`) it
+    never comes; SIGTERM (`kill`) ends such a run as tidily.
+    """
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    former = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    former = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:

@@ -49,7 +49,14 @@ def open_executor(executor: str = "processes", workers: int = 0) -> Executor:
 
 
 class Executor:
-    """Runs functions in this process; the base of those that run them elsewhere."""
+    """Runs functions in this process; the base of those that run them elsewhere.
+
+    Ctrl-C (SIGINT) is for this process alone, as KeyboardInterrupt: on its way out of `with` it
+    stops the workers at once. Those of "processes" ignore the signal, so that none dies with a
+    traceback of its own. Where SIGINT is ignored when Python starts (a job with `&` in a script,
+    such as `nohup make test &`), it stays ignored and Ctrl-C is not heard: end such a process with
+    `kill`. Then, as after any sudden death of this process, its workers end by themselves.
+    """
 
     workers: int = 1
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def pytest_xdist_make_scheduler(config, log):
             return "notebooks" if file.endswith(".ipynb") else file
 
     return Whole(config, log)
+
+
+@pytest.fixture
+def ctrl_c():
+    """SIGINT as a terminal has it, here and in what a test starts.
+
+    A job that a script starts with `&` inherits an ignored one: `nohup make test &` has no Ctrl-C.
+    """
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 class Project:

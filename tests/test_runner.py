@@ -261,9 +261,9 @@ CHILD = "import subprocess, sys\n"
 CHILD += "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
 
 
-def start(project):
+def start(project, *before):
     """A runner of its own, at the moment when its kernel waits within notebook 05."""
-    command = [sys.executable, "-m", "iscutils", "run", "demo"]
+    command = [*before, sys.executable, "-m", "iscutils", "run", "demo"]
     with open(project.root / "stderr", "w") as stderr:  # a pipe would wait for orphans
         process = subprocess.Popen(command, cwd=project.root, stderr=stderr)
     waiting = project.root / "runs" / "demo" / "waiting"
@@ -301,7 +301,7 @@ def waiting(project):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_leaves_no_process_and_continues(waiting, number, status):
+def test_an_interrupted_run_leaves_no_process_and_continues(waiting, ctrl_c, number, status):
     process = start(waiting)
     assert len(carriers(waiting)) == 2
     process.send_signal(number)
@@ -310,6 +310,14 @@ def test_an_interrupted_run_leaves_no_process_and_continues(waiting, number, sta
     assert carriers(waiting) == []
     (waiting.root / "runs" / "demo" / "go").touch()
     assert executed(run_notebooks(["demo"])) == ["01", "05", "06"]
+
+
+def test_a_run_under_nohup_outlives_its_terminal(waiting):
+    process = start(waiting, "nohup")
+    process.send_signal(signal.SIGHUP)
+    (waiting.root / "runs" / "demo" / "go").touch()
+    assert process.wait(timeout=60) == 0
+    assert executed(Run(waiting.root / "runs" / "demo")) == ["01", "05", "06"]
 
 
 def test_a_killed_run_leaves_no_kernel_and_continues(waiting):
