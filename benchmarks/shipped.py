@@ -113,7 +113,7 @@ def report(arguments: argparse.Namespace) -> None:
             likely[name] = of_likely(list(lists.values())[-1], truth)
             speeds[name] = images_a_second(name, benchmark, arguments.out, executor)
     table = pd.DataFrame(results).T[COLUMNS].astype(float)
-    print(f"{len(truth)} queries, {int((truth.reference_id != '').sum())} positives, "
+    print(f"{truth.query_id.nunique()} queries, {int((truth.reference_id != '').sum())} positives, "
           f"{len(benchmark.references)} references, {ROWS} rows a query\n")  # fmt: skip
     print(markdown(table, "list"), "\n")
     print(markdown(pd.DataFrame(edits), "edit"), "\n")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from iscutils import plots
 from iscutils.artifacts import KitError
 from iscutils.images import ImageError, ImageSet
+from iscutils.pairs import true_pairs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +35,9 @@ DrawPair = Callable[[str, str], Mapping[str, Any]]
 def judge(matches: pd.DataFrame, ground_truth: pd.DataFrame | None) -> pd.DataFrame:
     """Matches with a `verdict`, followed by the true pairs that the list lacks ("missed").
 
-    correct: a true pair; wrong: the query has an original, but another one; distractor: the
-    query has no original at all; unknown: there is no ground truth. Rows are sorted by score
+    correct: a true pair; wrong: the query has originals, but this is none of them; distractor: it
+    has no original at all; unknown: there is no ground truth. A query with several originals has a
+    verdict on each of them. Rows are sorted by score
     (falling), query id, reference id; missed pairs have no score (NaN) and stand last.
     """
     rows = matches.sort_values(
@@ -57,10 +59,18 @@ def judge(matches: pd.DataFrame, ground_truth: pd.DataFrame | None) -> pd.DataFr
     return pd.concat([rows, missed.assign(verdict="missed")], ignore_index=True)
 
 
-def true_pairs(ground_truth: pd.DataFrame) -> pd.DataFrame:
-    """Distinct rows of a ground truth that name a reference; distractor queries are left out."""
-    pairs = ground_truth[["query_id", "reference_id"]]
-    return pairs[pairs["reference_id"].fillna("") != ""].drop_duplicates()
+def fates(true: pd.DataFrame) -> dict[str, list[str]]:
+    """What became of each original of a query: {"Q1": ["R1 (correct, 0.93)", "R2 (missed)"]}.
+
+    `true` are rows of `judge` with the verdicts correct and missed.
+    """
+    found: dict[str, list[str]] = {}
+    columns = ["query_id", "reference_id", "score", "verdict"]
+    rows = true.sort_values(columns[:2])[columns].itertuples(index=False, name=None)
+    for query, reference, score, verdict in rows:
+        fate = verdict if verdict == "missed" else f"{verdict}, {score:.4g}"
+        found.setdefault(query, []).append(f"{reference} ({fate})")
+    return found
 
 
 def worst_alarms(judged: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -154,7 +164,7 @@ def browser_data(
     missed = judged["verdict"] == "missed"
     listed = judged[missed | (np.arange(len(judged)) < max_rows)].reset_index(drop=True)
     extras = [name for name in EXTRA_COLUMNS if name in listed]
-    positives = None if benchmark.ground_truth is None else true_pairs(benchmark.ground_truth)
+    true = judged[judged["verdict"].isin(["correct", "missed"])]
     pictured = choose_pictured(listed["verdict"], max_thumbnails)
     pictures = _Pictures(benchmark, side)
     drawings = {}
@@ -173,19 +183,14 @@ def browser_data(
         "edits": {
             query: benchmark.edits[query] for query in sorted(queries & set(benchmark.edits))
         },
-        "truth": {} if positives is None else _grouped(positives, queries),
-        "positives": None if positives is None else len(positives),
+        "truth": fates(true[true["query_id"].isin(queries)]),
+        "positives": None if benchmark.ground_truth is None else len(true),
         "curve": curve,
         "threshold": threshold,
         "total": len(judged),
         "pictures": pictures.encoded,
         "drawings": drawings,
     }
-
-
-def _grouped(pairs: pd.DataFrame, queries: set[str]) -> dict[str, list[str]]:
-    pairs = pairs[pairs["query_id"].isin(queries)]
-    return {query: sorted(group) for query, group in pairs.groupby("query_id")["reference_id"]}
 
 
 def _plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ def check_ground_truth(
 ) -> pd.DataFrame:
     """Truth as distinct (query_id, reference_id) texts, empty reference = distractor.
 
+    A query may have several references, a row each; an empty one beside them is left out.
     Raises `KitError` when a column is missing, a query id is empty or no row has a reference.
     """
     _need_columns(frame, PAIR_COLUMNS[:2], source)
@@ -53,6 +54,8 @@ def check_ground_truth(
             f"{source}: none of the {len(truth)} rows names a reference; "
             "metrics need at least one true pair"
         )
+    answered = truth["query_id"].isin(set(truth["query_id"][truth["reference_id"] != ""]))
+    truth = truth[~answered | (truth["reference_id"] != "")]
     return truth.drop_duplicates(ignore_index=True)
 
 
@@ -69,6 +72,18 @@ def check_truth(
                 f"the ground truth names {len(missing)} {column} values without an image, such as "
                 f"{', '.join(missing[:3])}: add the images or remove these rows"
             )
+
+
+def true_pairs(ground_truth: pd.DataFrame) -> pd.DataFrame:
+    """Distinct rows of a ground truth that name a reference; distractor queries are left out."""
+    pairs = ground_truth[PAIR_COLUMNS[:2]]
+    return pairs[pairs["reference_id"].fillna("") != ""].drop_duplicates()
+
+
+def originals_by_query(ground_truth: pd.DataFrame) -> dict[str, list[str]]:
+    """References of every query that has any, sorted: outside DISC21 a query may have several."""
+    groups = true_pairs(ground_truth).groupby("query_id")["reference_id"]
+    return {query: sorted(references) for query, references in groups}
 
 
 @dataclass(frozen=True)
@@ -131,8 +146,8 @@ def join_truth(
     rows = counted[encoded.query]
 
     width = len(encoded.references)
-    true_pairs = encoded.true_query[positive] * width + encoded.true_reference[positive]
-    hit = pd.Index(true_pairs).get_indexer(encoded.query * width + encoded.reference) >= 0
+    wanted = encoded.true_query[positive] * width + encoded.true_reference[positive]
+    hit = pd.Index(wanted).get_indexer(encoded.query * width + encoded.reference) >= 0
     return PairList(
         query=place[encoded.query[rows]],
         score=encoded.frame["score"].to_numpy()[rows],

@@ -12,7 +12,7 @@ import pandas as pd
 from iscutils import __version__, templates
 from iscutils.artifacts import Run, log, write_text
 from iscutils.browser import DrawPair, browser_data
-from iscutils.pairs import check_predictions
+from iscutils.pairs import check_predictions, true_pairs
 from iscutils.report_sections import (
     curves_section,
     direction_section,
@@ -99,7 +99,7 @@ def write_report(
         templates.asset("report.html"),
         title=templates.text(run.name),
         lede=templates.text(_lede(benchmark, len(matches))),
-        figures=_headline(final_metrics, len(skipped)),
+        figures=_headline(final_metrics, len(skipped), truth),
         navigation=_navigation([*sections, ("browser", "Match browser", "")]),
         sections=_join(sections),
         browser_note=_browser_note(truth is not None),
@@ -129,22 +129,28 @@ def _lede(benchmark: Benchmark, rows: int) -> str:
     sizes = f"{len(benchmark.queries):,} queries against {len(benchmark.references):,} references"
     if benchmark.ground_truth is None:
         return f"{benchmark.name}: {sizes}; {rows:,} ranked pairs. There is no ground truth."
-    positive = benchmark.ground_truth
-    positive = positive.loc[positive["reference_id"].fillna("") != "", "query_id"].nunique()
-    return f"{benchmark.name}: {sizes}; {positive:,} queries have an original, the others none."
+    pairs = true_pairs(benchmark.ground_truth)
+    positive = f"{pairs['query_id'].nunique():,} queries have an original"
+    if pairs["query_id"].duplicated().any():
+        positive += f", some several ({len(pairs):,} true pairs)"
+    return f"{benchmark.name}: {sizes}; {positive}, the others none."
 
 
-def _headline(metrics: pd.Series | None, skipped: int) -> str:
+def _headline(metrics: pd.Series | None, skipped: int, truth: pd.DataFrame | None) -> str:
     """The final list's numbers, each with what it means."""
     items = []
     if metrics is not None:
         threshold = number(metrics["threshold_p90"])
+        first, queries = "the original ranks first", true_pairs(truth)["query_id"]
+        if queries.duplicated().any():
+            most = queries.nunique() / len(queries)
+            first = f"of several originals one can rank first: {most:.3f} at most"
         items = [
             ("µAP", f"{metrics['uap']:.3f}",
              f"95 % interval {metrics['uap_low']:.3f} to {metrics['uap_high']:.3f}"),
             ("recall at 90 % precision", f"{metrics['recall_at_p90']:.3f}",
              "never reached" if threshold is None else f"at score {threshold:.4g} and above"),
-            ("recall@1", f"{metrics['recall_at_1']:.3f}", "the original ranks first"),
+            ("recall@1", f"{metrics['recall_at_1']:.3f}", first),
             ("candidate recall", f"{metrics['candidate_recall']:.3f}", "the original is listed"),
         ]  # fmt: skip
     items.append(("skipped images", f"{skipped:,}", "could not be read"))
@@ -167,7 +173,7 @@ def _parameters_section(run: Run) -> str:
 def _browser_note(judged: bool) -> str:
     badges = {
         "correct": "✓ a true pair",
-        "wrong": "✕ the query has another original",
+        "wrong": "✕ the query has an original, but not this",
         "distractor": "! the query has no original",
         "missed": "○ a true pair that is not in the list",
     }

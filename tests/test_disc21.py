@@ -185,6 +185,10 @@ def test_a_list_of_positives_alone_is_said(tmp_path, caplog):
     found = disc.read(parse_spec(f"disc21:{tmp_path}"))
     assert found.notes["positives"] == 1
     assert any("others count as false" in problem for problem in found.problems)
+    (tmp_path / "subset_1_ground_truth.csv").write_text("Q00000,R000002\nQ00000,R000004\n")
+    found = disc.read(parse_spec(f"disc21:{tmp_path}"))  # two originals of one query
+    assert found.notes["positives"] == 2
+    assert any("lists 1 queries, all with an original" in problem for problem in found.problems)
 
 
 def test_truth_files_that_disagree_are_an_error(tmp_path):

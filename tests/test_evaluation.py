@@ -9,7 +9,8 @@ import pytest
 
 from iscutils import evaluation
 from iscutils.artifacts import KitError, log
-from iscutils.evaluation import bootstrap, by_edit, candidate_recall, evaluate
+from iscutils.evaluation import bootstrap, by_edit, candidate_recall, check_ground_truth, evaluate
+from iscutils.pairs import originals_by_query
 
 
 def rows(text):
@@ -219,6 +220,12 @@ def test_several_references_per_query_are_each_counted():
     assert metrics.queries == 3
     assert metrics.recall_at_1 == pytest.approx(1 / 3)
     assert metrics.recall_at_10 == pytest.approx(2 / 3)
+
+
+def test_an_empty_row_beside_an_original_says_nothing():
+    known = check_ground_truth(truth("Q1 Q1R2 Q1R1 Q2 Q1R2"))
+    assert known.to_numpy().tolist() == [["Q1", "R2"], ["Q1", "R1"], ["Q2", ""]]
+    assert originals_by_query(truth("Q1 Q1R2 Q1R1 Q2 Q1R2")) == {"Q1": ["R1", "R2"]}
 
 
 def test_removing_distractors_never_lowers_uap_and_keeps_recall_at_1():

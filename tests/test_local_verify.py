@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgba
 from PIL import Image
 from skimage import data
 
@@ -217,8 +218,15 @@ def test_figures(features, folder):
     ax = figures.keypoints(image.convert("RGB"), queries.load(2))
     assert f"{len(queries.load(2))} points" in ax.get_title()
     votes = vote(queries, references, CONFIG)
-    ax = figures.vote_bars(votes, "Q2", "chelsea")
+    candidates = votes.reference_id[votes.query_id == "Q2"].tolist()
+    assert len(candidates) > 2
+    truth = [("Q2", "chelsea"), ("Q2", candidates[-1]), ("Q1", candidates[1]), ("Q2", "")]
+    truth = pd.DataFrame(truth, columns=["query_id", "reference_id"])
+    ax = figures.vote_bars(votes, "Q2", truth)
     assert len(ax.patches) == (votes.query_id == "Q2").sum()
+    bars = zip(ax.get_yticklabels(), ax.patches, strict=True)
+    green = {text.get_text() for text, bar in bars if bar.get_facecolor() == to_rgba(figures.TRUE)}
+    assert green == {"chelsea", candidates[-1]}
     pair = match_pair(queries.load(2), references.load(references.index()["chelsea"]), CONFIG)
     axes = figures.overlays(image, original, pair)
     shown = axes[2].images[0].get_array()

@@ -1,6 +1,7 @@
 """NDEC in the layouts in use, its pairs, and the benchmark that is made like it."""
 
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -171,6 +172,25 @@ def test_hard_negatives_are_added_to_a_benchmark_that_is_there(made, tmp_path):
     }
     queries = {after.queries.path(after.queries.ids.index(name)) for name in set(kinds.index) - old}
     assert {path.read_bytes() for path in queries} == taken
+
+
+def test_hard_negatives_beside_queries_with_several_originals_and_unlisted_ones(made, tmp_path):
+    base = shutil.copytree(made / "ordinary", tmp_path / "base")
+    before = open_benchmark(base)
+    positives = before.ground_truth[before.ground_truth.reference_id != ""].to_numpy().tolist()
+    free = sorted(set(before.references.ids) - {reference for _, reference in positives})
+    several = [*positives, [positives[0][0], free[0]], [positives[0][0], free[1]]]
+    lines = ["query_id,reference_id", *map(",".join, several)]  # no row of a distractor
+    (base / "ground_truth.csv").write_text("\n".join(lines) + "\n")
+    with open_executor("serial") as executor:
+        folder = add_hard_negatives(base, tmp_path / "set", seed=1, executor=executor, share=0.3)
+    after, kinds = open_benchmark(folder), read_kinds(folder)
+    assert kinds.index.is_unique
+    assert sorted(kinds.index) == sorted(after.queries.ids)
+    assert kinds.value_counts()[["positive", "negative"]].tolist() == [4, 4]
+    true = after.ground_truth[after.ground_truth.reference_id != ""]
+    assert sorted(true.to_numpy().tolist()) == sorted(several)
+    assert after.edits.items() >= before.edits.items()
 
 
 def test_a_decoy_is_the_whole_of_a_reference_that_is_a_crop(made):

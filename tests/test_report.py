@@ -126,6 +126,29 @@ def test_judge_equals_a_slow_version():
     assert key == sorted(key)
 
 
+def test_each_original_of_a_query_has_its_fate_and_queries_count_once(tmp_path):
+    benchmark = make_benchmark()
+    matches = make_matches(benchmark)
+    truth, listed = benchmark.ground_truth, matches[matches.query_id == "Q08"]
+    other = next(name for name in listed.reference_id if name != "R08")
+    absent = next(n for n in benchmark.references.ids if n not in set(listed.reference_id))
+    more = [("Q08", other), ("Q08", absent), ("Q15", "")]
+    more = pd.DataFrame(more, columns=["query_id", "reference_id"])
+    benchmark = dataclasses.replace(benchmark, ground_truth=pd.concat([truth, more]))
+    path = make_report(tmp_path, benchmark, matches)
+    data, scores = embedded(path), listed.set_index("reference_id").score
+    assert sorted(data["truth"]["Q08"]) == sorted(
+        [f"R08 (correct, {scores['R08']:.4g})", f"{other} (correct, {scores[other]:.4g})",
+         f"{absent} (missed)"]
+    )  # fmt: skip
+    assert data["truth"]["Q09"] == ["R09 (missed)"]
+    assert data["positives"] == 12
+    text = path.read_text(encoding="utf-8")
+    assert "16 queries against 20 references; 10 queries have an original, some several" in text
+    assert "(12 true pairs), the others none." in text
+    assert "of several originals one can rank first: 0.833 at most" in text
+
+
 def test_verdict_is_unknown_without_truth():
     judged = browser.judge(make_matches(make_benchmark()), None)
     assert set(judged["verdict"]) == {"unknown"}

@@ -16,7 +16,7 @@ from iscutils.edits import check, sets
 from iscutils.edits.queryset import encode_query
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.repeating import repeat_edits
-from iscutils.edits.sources import find_twins, load_some, split_photographs
+from iscutils.edits.sources import find_twins, known_queries, load_some, split_photographs
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
 
@@ -407,6 +407,17 @@ def test_figures_show_every_picture_and_outline(photos, tmp_path):
     positives = (truth.reference_id[:5] != "").sum()
     assert len(ax.images) == 5 + positives
     assert len(ax.patches) == positives
+    a, b = queries.ids[:2]
+    rows = [(a, name) for name in photos[0].ids[:5]] + [(a, photos[0].ids[0]), (b, "")]
+    several = pd.DataFrame(rows, columns=["query_id", "reference_id"])
+    benchmark = Benchmark("set", queries, photos[0], photos[1], several, {})
+    assert known_queries(benchmark) == ([a], [b])
+    ax = gallery.query_grid(benchmark, [a, b], manifest)
+    assert len(ax.images) == 2 + gallery.MOST_ORIGINALS
+    said = [text.get_text() for text in ax.texts]
+    assert "no reference" in said
+    assert [name in said for name in photos[0].ids[:3]] == [True, True, False]
+    assert f"{photos[0].ids[2]}, 2 more" in said
     unknown = Benchmark("set", queries, photos[0], photos[1], None, {})
     assert len(gallery.query_grid(unknown, queries.ids[:2]).images) == 2
 

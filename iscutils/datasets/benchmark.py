@@ -32,10 +32,11 @@ class Benchmark:
     """Queries whose originals are to be found among references.
 
     `background` are training images, the only ones that whitening and score normalisation may learn
-    from. `ground_truth` has the columns query_id and reference_id ('' = distractor query), or is
-    None. `edits` says how queries were made, query_id -> "crop+text"; it may be empty. `notes` are
-    values for a table of results (split, counts, hash of the truth, ...); `missing` are ids that
-    the truth of an official data set names and that have no image (their rows are left out).
+    from. `ground_truth` has the columns query_id and reference_id ('' = distractor query; a query
+    may have several references, a row each), or is None. `edits` says how queries were made,
+    query_id -> "crop+text"; it may be empty. `notes` are values for a table of results (split,
+    counts, hash of the truth, ...); `missing` are ids that the truth of an official data set names
+    and that have no image (their rows are left out).
     """
 
     name: str

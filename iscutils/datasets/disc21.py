@@ -200,8 +200,9 @@ def _problems(split: str, queries: int, references: int, truth, missing) -> list
     listed = truth["query_id"].nunique()
     if listed == wanted and found != positives:
         problems.append(f"the truth has {found} true pairs instead of {positives}: wrong file?")
-    if listed == found < wanted and split != SUBSET:
-        problems.append(f"the truth lists {found} queries, all with an original: others count as")
+    answered = truth["query_id"][truth["reference_id"] != ""].nunique()
+    if listed == answered < wanted and split != SUBSET:
+        problems.append(f"the truth lists {listed} queries, all with an original: others count as")
         problems[-1] += " false, unless unlisted='drop'"
     if missing:
         few = ", ".join(missing[:3])

@@ -16,12 +16,14 @@ from PIL import Image
 
 from iscutils.edits.record import Edited
 from iscutils.images import ImageError, ImageSet
+from iscutils.pairs import originals_by_query
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
 
 CONTENT, POSITIVE, NEGATIVE = "tab:green", "tab:green", "tab:gray"
 BOX = {"original": "tab:green", "photo": "tab:orange", "sticker": "tab:blue"}
+MOST_ORIGINALS = 3  # drawn below a query
 CELL_PIXELS = 240  # longest side of a picture inside a grid: keeps notebooks small
 
 
@@ -138,27 +140,30 @@ def query_grid(
     size: float = 1.5,
     ax: Axes | None = None,
 ) -> Axes:
-    """Queries of a benchmark above their references; a distractor's lower cell says so.
+    """Queries of a benchmark above their references, at most three; of a distractor it says so.
 
     With the manifest of a synthesised set the queries carry the outline of their original.
     """
-    ax = _axes(ax, (size * len(query_ids), 2.4 * size))
     known = benchmark.ground_truth is not None
-    truth = benchmark.ground_truth.set_index("query_id")["reference_id"] if known else {}
+    truth = originals_by_query(benchmark.ground_truth) if known else {}
     outlines = {} if manifest is None else manifest.set_index("query_id")["polygon"]
-    for x, query_id in enumerate(query_ids):
-        reference_id = truth.get(query_id, "")
-        outline = outlines.get(query_id) if reference_id else None
+    found = [truth.get(query_id, []) for query_id in query_ids]
+    height = 1.28 + 1.12 * min(MOST_ORIGINALS, max([1, *map(len, found)]))
+    ax = _axes(ax, (size * len(query_ids), height * size))
+    for x, (query_id, references) in enumerate(zip(query_ids, found, strict=True)):
+        outline = outlines.get(query_id) if references else None
         _draw_cell(ax, _load(benchmark.queries, query_id), outline, x, 0.3)
         title = "\n".join([query_id, *_wrap(benchmark.edits.get(query_id, ""), 22)])
         ax.text(x + 0.5, 0.27, title, ha="center", va="bottom", fontsize=7, parse_math=False)
-        if reference_id:
-            _draw_cell(ax, _load(benchmark.references, reference_id), None, x, 1.42)
-        missing = "no reference" if known else "not known"
-        text, y = (reference_id, 1.39) if reference_id else (missing, 1.9)
-        colour = POSITIVE if reference_id else NEGATIVE
-        ax.text(x + 0.5, y, text, ha="center", fontsize=7, color=colour, parse_math=False)
-    ax.set(xlim=(0, len(query_ids)), ylim=(2.4, 0), aspect="equal")
+        for i, name in enumerate(references[:MOST_ORIGINALS]):
+            y = 1.42 + 1.12 * i
+            _draw_cell(ax, _load(benchmark.references, name), None, x, y)
+            left = len(references) - MOST_ORIGINALS if i + 1 == MOST_ORIGINALS else 0
+            text = f"{name}, {left} more" if left > 0 else name
+            _say(ax, x, y - 0.03, text, POSITIVE)
+        if not references:
+            _say(ax, x, 1.9, "no reference" if known else "not known", NEGATIVE)
+    ax.set(xlim=(0, len(query_ids)), ylim=(height, 0), aspect="equal")
     ax.axis("off")
     return ax
 
@@ -193,6 +198,10 @@ def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=size, dpi=80, layout="constrained")
     return ax
+
+
+def _say(ax: Axes, x: float, y: float, text: str, colour: str) -> None:
+    ax.text(x + 0.5, y, text, ha="center", fontsize=7, color=colour, parse_math=False)
 
 
 def _load(images: ImageSet, image_id: str) -> Image.Image:

@@ -260,14 +260,16 @@ def _assemble(
             if name == "queries" or image_id not in without:
                 link_or_copy(images.path(i), folder / name / images.path(i).name)
     truth = read_ground_truth(base / TRUTH).to_numpy().tolist()
-    known = [query for query, _ in truth]
+    # A query stands in each row of its originals, or in none where only positives are listed.
+    known = list(dict.fromkeys([query for query, _ in truth] + open_folder(base / "queries").ids))
     listed = base / "edits.csv"
     edits = read_edits(listed, known) if listed.exists() else {}
     edits = [(query, edits.get(query, "")) for query in known]
-    kinds = [(query, "positive" if reference else "negative") for query, reference in truth]
+    answered = {query for query, reference in truth if reference}
+    kinds = [(query, "positive" if query in answered else "negative") for query in known]
     digits = len(truth[0][0]) - 1
     hard = [("decoy", i) for i in decoys] + [("look_alike", i) for i in alike]
-    numbers = itertools.count(len(truth))
+    numbers = itertools.count(len(known))
     names = (name for n in numbers if (name := f"Q{n:0{digits}d}") not in set(known))
     for (kind, i), query in zip(hard, names, strict=False):
         number = int(query[1:])

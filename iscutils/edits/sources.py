@@ -158,8 +158,9 @@ def known_queries(benchmark: datasets.Benchmark) -> tuple[list[str], list[str]]:
     truth = benchmark.ground_truth
     if truth is None:
         return [], []
-    positive = truth["reference_id"] != ""
-    return truth["query_id"][positive].tolist(), truth["query_id"][~positive].tolist()
+    every = truth["query_id"].drop_duplicates()  # of several originals each has a row
+    positive = every.isin(set(truth["query_id"][truth["reference_id"] != ""]))
+    return every[positive].tolist(), every[~positive].tolist()
 
 
 def find_manifest(folder: Path) -> pd.DataFrame | None:

@@ -17,6 +17,7 @@ from iscutils.local.agreement import WINDOWS, local_correlation, overlay
 from iscutils.local.branches import PAIR
 from iscutils.local.matching import PairMatch
 from iscutils.local.sift import ImageFeatures, gray_picture, shrunk_size
+from iscutils.pairs import originals_by_query
 
 BRANCH_NAMES = {"a": "A, global", "b": "B, local", "c": "C, crop local"}
 TRUE, WRONG, NEUTRAL = "tab:green", "tab:red", "tab:gray"
@@ -46,12 +47,18 @@ def keypoints(image: Image.Image, features: ImageFeatures, *, ax: Axes | None = 
 
 
 def vote_bars(
-    votes: pd.DataFrame, query_id: str, original: str = "", *, ax: Axes | None = None
+    votes: pd.DataFrame,
+    query_id: str,
+    ground_truth: pd.DataFrame | None = None,
+    *,
+    ax: Axes | None = None,
 ) -> Axes:
-    """Votes of one query for its candidates; the original in green, where it is known."""
+    """Votes of one query for its candidates; its originals in green, where they are known."""
     ax = ax or plt.subplots(figsize=(5, 2.2))[1]
     rows = votes[votes["query_id"] == query_id].iloc[::-1]
-    colours = [TRUE if name == original else NEUTRAL for name in rows["reference_id"]]
+    originals = {} if ground_truth is None else originals_by_query(ground_truth)
+    true = rows["reference_id"].isin(originals.get(query_id, []))
+    colours = [TRUE if right else NEUTRAL for right in true]
     ax.barh(np.arange(len(rows)), rows["votes"], color=colours)
     halves = np.where(rows["mirrored"], " (mirrored)", "")
     ax.set_yticks(np.arange(len(rows)), rows["reference_id"].astype(str) + halves, fontsize=8)

@@ -144,7 +144,8 @@ function show(position) {
     : drawing.note || (drawing.points || drawing.outline
       ? "Green: keypoints that agree on one geometry. Amber: frame of the other picture, as recovered." : "");
   const details = { score: row.score === null ? "not in the list" : String(row.score) };
-  if (judged) details["true reference"] = (data.truth[row.query_id] || ["none: a distractor query"]).join(", ");
+  const originals = data.truth[row.query_id] || ["none: a distractor query"];
+  if (judged) details[originals.length > 1 ? "true references" : "true reference"] = originals.join(", ");
   if (row.edits) details.edits = row.edits.split("+").join(" + ");
   for (const name of columns.slice(3)) if (row[name] !== null) details[name] = String(row[name]);
   $("view-details").replaceChildren(...Object.entries(details).map(([name, value]) => {
