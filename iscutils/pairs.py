@@ -54,9 +54,9 @@ def check_ground_truth(
             f"{source}: none of the {len(truth)} rows names a reference; "
             "metrics need at least one true pair"
         )
-    answered = truth["query_id"].isin(set(truth["query_id"][truth["reference_id"] != ""]))
-    truth = truth[~answered | (truth["reference_id"] != "")]
-    return truth.drop_duplicates(ignore_index=True)
+    truth = truth.drop_duplicates(ignore_index=True)
+    several = truth["query_id"].duplicated(keep=False)  # at most one of the rows is empty
+    return truth[~several | (truth["reference_id"] != "")].reset_index(drop=True)
 
 
 def check_truth(
