@@ -103,21 +103,27 @@ def _heif() -> bool:
     return True
 
 
-def read_regular(path: str | Path, count: int = -1) -> bytes:
-    """The bytes of a regular file, `count` of them; pipes and devices are refused at once.
+def read_regular(path: str | Path, count: int | None = None) -> bytes:
+    """The bytes of a regular file, at most `count` of them; pipes and devices are refused at once.
 
     Raises:
         OSError: the file cannot be opened, or is not regular.
     """
     # Without O_NONBLOCK a named pipe waits for somebody who writes.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb", buffering=0) as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(0, f"{kind_of_file(mode)}, not a file")
-        if count < 0:
-            return file.readall()
-        return file.read(count)
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, f"{kind_of_file(status.st_mode)}, not a file")
+        left = status.st_size if count is None else min(count, status.st_size)
+        parts = []
+        while left and (part := os.read(descriptor, left)):
+            parts.append(part)
+            left -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 def kind_of_file(mode: int) -> str:
