@@ -94,7 +94,7 @@ def test_parts_equal_one_part_at_a_time(photos, models, serial, tmp_path):
         assert rows.columns["sides"].dtype == np.int32
         assert read_skipped(path) == [
             ("p4x", str(photos.path(photos.ids.index("p4x"))),
-             "not a JPEG, PNG, WebP, BMP, TIFF or GIF image")
+             "not a JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF or JPEG 2000 image")
         ]  # fmt: skip
         for row in (0, 5, 19 * 3 + 14, 19 * 9 - 1):
             place = photos.ids.index(rows.ids[row])
@@ -136,9 +136,9 @@ def test_parts_of_several_images_fill_a_batch(photos, models, serial, tmp_path, 
 def test_each_image_is_decoded_once_for_all_models_and_sizes(
     photos, models, serial, tmp_path, monkeypatch
 ):
-    calls, load = [], type(photos).load
+    calls, load = [], type(photos).load_noted
     monkeypatch.setattr(
-        type(photos), "load", lambda self, i, **k: calls.append(i) or load(self, i, **k)
+        type(photos), "load_noted", lambda self, i, **k: calls.append(i) or load(self, i, **k)
     )
     options = dict(parts="reference", device="cpu")
     files = extract_parts(photos, models, [24, 32], tmp_path, serial, **options)

@@ -432,9 +432,9 @@ def test_extraction_equals_one_image_at_a_time(photos, tmp_path):
 
 def test_each_image_is_decoded_once_whatever_the_scales(photos, tmp_path, monkeypatch):
     folder, calls = Descriptor(SMALL).save(tmp_path / "m"), []
-    load = type(photos).load
+    load = type(photos).load_noted
     monkeypatch.setattr(
-        type(photos), "load", lambda self, i, **k: calls.append(i) or load(self, i, **k)
+        type(photos), "load_noted", lambda self, i, **k: calls.append(i) or load(self, i, **k)
     )
     with open_executor("serial") as pool:
         extract(photos, folder, [32, 40, 48], tmp_path, pool, device="cpu")

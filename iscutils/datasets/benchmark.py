@@ -18,6 +18,7 @@ from iscutils.datasets.builtin import builtin_images, materialise
 from iscutils.datasets.layouts import Found, Spec
 from iscutils.evaluation import check_truth
 from iscutils.executor import Executor
+from iscutils.ids import image_id
 from iscutils.images import GeneratedImages, ImageSet, open_folder
 from iscutils.submissions import read_ground_truth
 
@@ -172,7 +173,7 @@ def open_benchmark(
         return _official(spec, found, background, require_truth)
     folder = resolve(data)
     _check_layout(data, folder)
-    queries, references = open_folder(folder / QUERIES), open_folder(folder / REFERENCES)
+    queries, references = (open_folder(folder / n, by_name=True) for n in (QUERIES, REFERENCES))
     _check_background(background, {name: [folder / name] for name in (QUERIES, REFERENCES)})
     truth_file, truth = folder / GROUND_TRUTH, None
     if truth_file.is_file():
@@ -272,9 +273,9 @@ def read_edits(path: str | Path, query_ids: list[str]) -> dict[str, str]:
                 continue
             if len(row) != 2:
                 raise KitError(f"{path}, line {line}: expected query_id,edits but got {row}")
-            query, names = row[0].strip(), row[1].strip()
+            query, names = image_id(row[0]), row[1].strip()
             if query not in known:
-                raise KitError(f"{path}, line {line}: '{query}' is not among the queries")
+                raise KitError(f"{path}, line {line}: {query!r} is not among the queries")
             if query in edits:
                 raise KitError(f"{path}, line {line}: query '{query}' is listed twice")
             edits[query] = names
