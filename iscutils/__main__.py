@@ -57,25 +57,31 @@ def _polite() -> Iterator[None]:
 
 
 def _find(options: argparse.Namespace) -> None:
-    from iscutils.artifacts import open_run
     from iscutils.executor import open_executor
-    from iscutils.find import LIKELY, find_copies, open_pictures
+    from iscutils.find import find_copies, open_pictures
+    from iscutils.findings import evidence
+    from iscutils.search_folders import open_search
 
     pictures, references = open_pictures(options.pictures), open_pictures([options.among])
-    run = open_run(options.name or f"find-{Path(options.among).expanduser().absolute().name}")
-    with open_executor("processes", options.workers) as executor:
-        found = find_copies(
-            pictures, references, run, executor, model=options.model,
-            shortlist=options.shortlist, rows=options.rows,
-        )  # fmt: skip
-    likely = found[found["score"] >= LIKELY]
-    columns = likely[["query_id", "reference_id", "score", "inliers"]].head(SHOWN)
-    rows = [(*names, f"{score:.2f}", str(points)) for *names, score, points in columns.values]
+    with open_search(options.pictures, options.among, options.name) as (run, library):
+        with open_executor("processes", options.workers) as executor:
+            found = find_copies(
+                pictures, references, run, executor, model=options.model,
+                shortlist=options.shortlist, rows=options.rows, frames=options.frames,
+                library=library,
+            )  # fmt: skip
+    rows = [
+        (row["query_id"], row["reference_id"], f"{row['score']:.2f}", evidence(row))
+        for row in found.likely.head(SHOWN).to_dict("records")
+    ]
     if rows:
-        _print_table(("picture", "likely original", "score", "points"), rows)
-    if len(likely) > SHOWN:
-        print(f"... and {len(likely) - SHOWN} more")
-    print(f"{likely['query_id'].nunique()} of {len(pictures)} pictures have a likely original")
+        _print_table(("picture", "likely original", "score", "reason"), rows)
+    if len(found.likely) > SHOWN:
+        print(f"... and {len(found.likely) - SHOWN} more")
+    count = found.likely["query_id"].nunique()
+    print(f"{count} of {len(pictures)} pictures have a likely original")
+    for note in found.notes:
+        print(f"note: {note}")
     print(f"all pairs: {_shown(run.path / 'matches.csv')}")
     print(f"report:    {_shown(run.path / 'report.html')}")
 

@@ -44,7 +44,11 @@ def parser() -> argparse.ArgumentParser:
     )
     find.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
     find.add_argument("--among", required=True, metavar="FOLDER", help="of possible originals")
-    find.add_argument("--name", metavar="RUN", help="run folder (default: find-FOLDER)")
+    find.add_argument(
+        "--name",
+        metavar="RUN",
+        help="run folder (default: find-FOLDER, with a key if other pictures have that one)",
+    )
     find.add_argument(
         "--model",
         default="release-256",
@@ -61,9 +65,15 @@ def parser() -> argparse.ArgumentParser:
     find.add_argument(
         "--rows",
         type=int,
-        default=10,
         metavar="N",
-        help="most references listed for a picture (default: %(default)s)",
+        help="most references listed for a picture (default: 10, and all that are likely)",
+    )
+    find.add_argument(
+        "--frames",
+        type=int,
+        default=3,
+        metavar="N",
+        help="of an animation or a file of pages that are compared (default: %(default)s)",
     )
     find.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes (default: one a core)"

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iscutils.names import from_cell, one_line, to_cell, written
+
 log = logging.getLogger("iscutils")
 if not log.handlers:
     _handler = logging.StreamHandler()
@@ -214,7 +216,7 @@ class Run:
 
     def record_skipped(self, stage: str, rows: Iterable[tuple[str, str, str]]) -> int:
         """Replace a stage's rows (image_id, file, reason) in `skipped.csv`; return their number."""
-        rows = [(stage, *row) for row in rows]
+        rows = [(stage, one_line(name), written(file), reason) for name, file, reason in rows]
         if follows():
             return len(rows)
         kept = [tuple(row.values()) for row in self.skipped() if row["stage"] != stage]
@@ -222,7 +224,10 @@ class Run:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(SKIPPED_COLUMNS)
-                writer.writerows(sorted(kept + rows))
+                writer.writerows(
+                    [one, to_cell(image_id), to_cell(path), reason]
+                    for one, image_id, path, reason in sorted(kept + rows)
+                )
         if rows:
             log.warning("%d images skipped in %s, see %s", len(rows), stage, "skipped.csv")
         return len(rows)
@@ -233,7 +238,10 @@ class Run:
         if not path.exists():
             return []
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return [
+                {name: from_cell(cell) for name, cell in row.items()}
+                for row in csv.DictReader(file)
+            ]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

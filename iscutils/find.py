@@ -9,18 +9,36 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, Run
+from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
 from iscutils.descriptors.sets import QUERIES, REFERENCES, ExtractionConfig, extract_sets
+from iscutils.equal import FileState, Pair, equal_files, equal_pixels, file_states, linked_pairs
 from iscutils.executor import Executor
-from iscutils.images import FileImages, ImageSet, image_files
+from iscutils.findings import (
+    EQUAL_FILE,
+    EQUAL_PIXELS,
+    LIKELY,
+    POINTS,
+    ROWS,
+    SIDES,
+    Findings,
+    cut,
+    name_of,
+    named,
+    numbers_of,
+    ranked,
+)
+from iscutils.images import FileImages, ImageSet, image_files, scan_folder, with_frames
 from iscutils.local import (
     Features,
     LocalConfig,
@@ -34,31 +52,48 @@ from iscutils.local import (
 )
 from iscutils.local.verification import final_rows
 from iscutils.models import load, shipped_folder, shipped_sizes
+from iscutils.names import unwritten, written
+from iscutils.pairs import sort_pairs
 from iscutils.report import write_report
 from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions, write_predictions
 
 MODEL = "release-256"
 SHORTLIST = 200  # references of a picture that its points vote among
-LIKELY = 0.5  # scores are probabilities, see `local.verifier`
+FRAMES = 3  # of an animation or a file of pages
+ALIKE = 0.9  # similarity of descriptors from which pixels may be equal: size and format move it
+PAIR = ["query_id", "reference_id"]
 
 
-def open_pictures(places: Sequence[str | Path]) -> FileImages:
+class Pictures(FileImages):
+    """Pictures of files and folders; `left_out` are (path, reason) of what was not looked at."""
+
+    left_out: Sequence[tuple[str, str]] = ()
+
+
+def open_pictures(places: Sequence[str | Path]) -> Pictures:
     """Files and folders as pictures whose ids are paths, as given; folders with all that is below.
+
+    Ids are lines of UTF-8 (`names.written`); places may be given in that form, too.
 
     Raises:
         KitError: a place does not exist, or a folder holds no pictures.
     """
     files: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
     for place in map(str, places):
+        if not os.path.exists(os.path.expanduser(place)):
+            place = unwritten(place)
         path = Path(place).expanduser().absolute()  # from here, not from the project
         if not path.exists():
             raise KitError(f"{path} is neither a picture nor a folder of pictures")
-        below = [str(path)] if path.is_file() else image_files(path)
-        for file in below:
+        below, passed = ([str(path)], []) if path.is_file() else scan_folder(path)
+        left_out += passed
+        for file in below or image_files(path):  # which says that there are none
             files[os.path.normpath(os.path.join(place, os.path.relpath(file, path)))] = file
-    names = [os.fsencode(name).decode("utf-8", "replace") for name in files]
-    return FileImages(names, files.values())
+    pictures = Pictures(map(written, files), files.values())
+    pictures.left_out = left_out
+    return pictures
 
 
 def find_copies(
@@ -69,54 +104,66 @@ def find_copies(
     *,
     model: str = MODEL,
     shortlist: int = SHORTLIST,
-    rows: int = 10,
+    rows: int | None = None,
+    frames: int = FRAMES,
     device: str = "auto",
-) -> pd.DataFrame:
+    library: str | Path | None = None,
+) -> Findings:
     """Rank the likely originals of each picture; writes `matches.csv` and `report.html`.
 
-    A file is not compared with itself, so a folder may be searched for copies within it.
-    Descriptors stay in the run folder: another search among the same references starts with them,
-    and a call that was killed continues. Files that cannot be read are listed in `skipped.csv`.
+    Equal files and equal pixels come first, with score 1; what points say is below 1. A file is
+    not compared with itself, whatever links lead to it, so a folder may be searched for copies
+    within it. Descriptors stay in the library: another search among the same references starts
+    with them, and a call that was killed continues. `skipped.csv` lists what was not compared.
 
     Args:
         pictures, references: of `open_pictures`.
         run: folder of the results.
         model: name of a model that comes with the kit.
         shortlist: references of each picture that its points vote among.
-        rows: most references listed for a picture.
-
-    Returns:
-        Rows of `score_pairs`, best first; query_id and reference_id are paths.
+        rows: most references listed for a picture; None: 10, and all that are likely.
+        frames: most frames or pages of a file that are looked at; first, middle and last are 3.
+        library: folder of the descriptors (default: the run's).
 
     Raises:
-        KitError: no such model, or a number below 1.
+        KitError: no such model, a number below 1, or no picture that can be read.
     """
-    if min(shortlist, rows) < 1:
-        raise KitError(f"shortlist={shortlist}, rows={rows}: give numbers of 1 or more")
-    # Descriptor files know pictures by their file names, which folders below folders may repeat.
-    numbered = {QUERIES: _numbered(pictures), REFERENCES: _numbered(references)}
-    near, skipped = nearest(numbered, model, shortlist, run.path / "descriptors", executor, device)
-    near = near[~_same_file(near, numbered)]
-    listed = sorted({int(name) for name in near["reference_id"]})
-    local = settings_of(shortlist, rows)
-    few = numbered | {REFERENCES: numbered[REFERENCES].subset(listed)}
+    if min(shortlist, frames, ROWS if rows is None else rows) < 1:
+        raise KitError(
+            f"shortlist={shortlist}, rows={rows}, frames={frames}: give numbers of 1 or more"
+        )
+    states = [file_states(images.files) for images in (pictures, references)]
+    sets, notes = _framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
+    folder = (run.path if library is None else Path(library)) / "descriptors"
+    near, skipped = nearest(sets, model, shortlist, folder, executor, device)
+    near = near[~_same_file(near, *states)]
+    unread = {file for _, file, _ in skipped}
+    equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, shortlist)
+                          if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
+    near = _without(near, equal[EQUAL_FILE])
+    alike = _alike(near, sets)
+    equal[EQUAL_PIXELS] = equal_pixels(alike, pictures, references, executor)
+    near = _without(near, equal[EQUAL_PIXELS])
+    local = settings_of(shortlist, rows or ROWS)
+    few = sets | {REFERENCES: _named_in(sets[REFERENCES], near["reference_id"])}
     features = points_of(few, local, run.path / "points", executor)
     parts = run.path / "points" / ".unfinished"
-    table = verified(features, near, local, parts, executor)
+    table = verified_while_likely(features, near, local, parts, executor)
     shutil.rmtree(parts, ignore_errors=True)
-    skipped = {*skipped, *(row for found in features for row in found.skipped)}
-    run.record_skipped("find", sorted((file, file, reason) for _, file, reason in skipped))
-    named = _named(table, pictures, references)
-    write_predictions(run.path / "matches.csv", named, cap=None, extra=True)
-    query_numbers = dict(zip(pictures.ids, numbered[QUERIES].ids, strict=True))
-    reference_numbers = dict(zip(references.ids, numbered[REFERENCES].ids, strict=True))
-    draw = pair_drawer(*features, local)
+    table, remarks = cut(ranked(table, equal), rows, shortlist)
+    draw = _drawer(table, pictures.ids, references.ids, pair_drawer(*features, local))
+    found = Findings(named(table, pictures.ids, references.ids), remarks)
+    skipped += [row for one in features for row in one.skipped]
+    links = linked_pairs(*states)
+    if links:
+        found.notes.append(_of_links(len({q for q, _ in links})))
+    _record_skipped(run, (pictures, references), skipped + notes, links)
+    write_predictions(run.path / "matches.csv", found.pairs, cap=None, extra=True)
     write_report(
-        run, Benchmark(run.name, pictures, references, FileImages([], []), None), named, {},
-        draw_pair=lambda query, found: draw(query_numbers[query], reference_numbers[found]),
-        threshold=LIKELY,
+        run, Benchmark(run.name, pictures, references, FileImages([], []), None), found.pairs, {},
+        draw_pair=draw, threshold=LIKELY, notes=found.notes,
     )  # fmt: skip
-    return named
+    return found
 
 
 def nearest(
@@ -173,22 +220,119 @@ def verified(
     return final_rows(scored, local)
 
 
-def _numbered(images: FileImages) -> FileImages:
-    return FileImages([f"{i:08d}" for i in range(len(images))], images.files)
+def verified_while_likely(
+    features: Sequence[Features],
+    near: pd.DataFrame,
+    local: LocalConfig,
+    out: str | Path,
+    executor: Executor,
+) -> pd.DataFrame:
+    """All rows of `verified`, and of further pairs while those of a shortlist stay likely.
+
+    Twice as many are looked at each time: nobody knows how many copies a picture has.
+    """
+    local = replace(local, rows_per_query=max(1, len(near)))
+    table = verified(features, near, local, out, executor)
+    near, count = sort_pairs(near), local.other_candidates
+    while True:
+        first = near.groupby("query_id").head(count)[PAIR].merge(table, "left", PAIR)
+        worst = first.fillna({"score": 0}).groupby("query_id")["score"].min()
+        open_lists = near[near["query_id"].isin(worst.index[worst >= LIKELY])]
+        further = open_lists.groupby("query_id").cumcount().between(count, 2 * count - 1)
+        if not further.any():
+            return table
+        more = open_lists[further][PAIR].merge(table[[*PAIR, "score"]], "left", PAIR)
+        more = more.loc[more["score"].isna(), PAIR]
+        scored = score_pairs(more, *features, local, executor, folder=Path(out) / "pairs")
+        table = pd.concat([table, final_rows(scored, local)], ignore_index=True)
+        count *= 2
 
 
-def _named(table: pd.DataFrame, pictures: ImageSet, references: ImageSet) -> pd.DataFrame:
-    """Numbers as the paths they stand for."""
-    return table.assign(
-        query_id=[pictures.ids[int(name)] for name in table["query_id"]],
-        reference_id=[references.ids[int(name)] for name in table["reference_id"]],
-    )
+def _framed(
+    sets: Mapping[str, FileImages], frames: int, executor: Executor
+) -> tuple[dict[str, FileImages], list[tuple[str, str, str]]]:
+    """Sets of frames whose ids begin with the picture's number, and notes (id, file, reason).
+
+    Descriptor files know pictures by their file names, which folders below folders may repeat.
+    """
+    framed, notes = {}, []
+    for kind, images in sets.items():
+        numbered = FileImages(map(name_of, range(len(images))), images.files)
+        framed[kind], _, more = with_frames(numbered, frames, executor)
+        notes += more
+    return framed, notes
 
 
-def _same_file(pairs: pd.DataFrame, sets: Mapping[str, FileImages]) -> np.ndarray:
+def _same_file(
+    pairs: pd.DataFrame, queries: Sequence[FileState], references: Sequence[FileState]
+) -> np.ndarray:
     """Which pairs are one file, (n,) bool."""
-    queries, references = (
-        np.array([os.path.realpath(file) for file in sets[kind].files], object)
-        for kind in (QUERIES, REFERENCES)
-    )
-    return queries[pairs["query_id"].astype(int)] == references[pairs["reference_id"].astype(int)]
+    codes, _ = pd.factorize(np.array([hash(one.identity) for one in (*queries, *references)]))
+    own, others = codes[: len(queries)], codes[len(queries) :]
+    return own[numbers_of(pairs["query_id"])] == others[numbers_of(pairs["reference_id"])]
+
+
+def _without(near: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Shortlists without the pairs of numbers that are settled."""
+    if not pairs:
+        return near
+    numbers = [numbers_of(near[f"{side}_id"]) for side in SIDES]
+    index = pd.MultiIndex.from_arrays(numbers)
+    return near[~index.isin(pairs)]
+
+
+def _alike(near: pd.DataFrame, sets: Mapping[str, FileImages]) -> list[Pair]:
+    """Pairs of numbers that may have equal pixels: near ones of files with one picture each."""
+    near = near[near["score"] >= ALIKE]
+    numbers = []
+    for kind, side in zip((QUERIES, REFERENCES), SIDES, strict=True):
+        own = numbers_of(near[f"{side}_id"])
+        entries = np.bincount(numbers_of(sets[kind].ids))
+        numbers.append(np.where(entries[own] == 1, own, -1))
+    return [(q, r) for q, r in np.transpose(numbers).tolist() if min(q, r) >= 0]
+
+
+def _named_in(images: FileImages, names: Iterable[str]) -> FileImages:
+    """Those of some images that are named, in their own order."""
+    wanted = set(names)
+    return images.subset(i for i, name in enumerate(images.ids) if name in wanted)
+
+
+def _drawer(
+    table: pd.DataFrame, queries: Sequence[str], references: Sequence[str], draw: DrawPair
+) -> DrawPair:
+    """`draw` by the ids of pictures, with the frames that matched; equal ones just overlap."""
+    entries = {}
+    for row in table.itertuples():
+        names = name_of(row.query, row.query_frame), name_of(row.reference, row.reference_frame)
+        entries[queries[row.query], references[row.reference]] = names, row.reason == POINTS
+
+    def drawn(query_id: str, reference_id: str) -> Mapping[str, Any]:
+        names, by_points = entries[query_id, reference_id]
+        return draw(*names) if by_points else {"homography": np.eye(3)}
+
+    return drawn
+
+
+def _of_links(count: int) -> str:
+    what = "1 picture is a reference" if count == 1 else f"{count} pictures are references"
+    return f"{what} under another name, by a link: no copy, see skipped.csv"
+
+
+def _record_skipped(
+    run: Run,
+    sets: Sequence[FileImages],
+    rows: Sequence[tuple[str, str, str]],
+    links: Sequence[Pair],
+) -> None:
+    """`skipped.csv`: what was not read, in whole or in part, and links."""
+    names = {file: name for images in sets for name, file in zip(images.ids, images.files, strict=True)}
+    table = {(names[file], file, reason) for _, file, reason in rows}
+    left_out = [row for images in sets for row in getattr(images, "left_out", ())]
+    table |= {(written(path), path, reason) for path, reason in left_out}
+    queries, references = sets
+    for q, r in links:
+        if (queries.files[q], references.files[r]) <= (references.files[r], queries.files[q]):
+            reason = f"used: one file with {queries.ids[q]}, by a link, and no copy of it"
+            table.add((references.ids[r], references.files[r], reason))
+    run.record_skipped("find", sorted(table))

@@ -18,8 +18,7 @@ def written(path: str | os.PathLike[str]) -> str:
     Control characters, and bytes that are not UTF-8, become `\xHH`, byte by byte, as `$'...'` of
     bash and zsh takes it; a backslash that would be mistaken for such becomes `\x5c`.
     """
-    text = _ESCAPE.sub(r"\\x5cx\1", os.fspath(path))
-    return "".join(_hex(char) if _breaks(char) else char for char in text)
+    return one_line(_ESCAPE.sub(r"\\x5cx\1", os.fspath(path)))
 
 
 def unwritten(text: str) -> str:
@@ -27,6 +26,11 @@ def unwritten(text: str) -> str:
     return os.fsdecode(
         _ESCAPE_BYTES.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(text))
     )
+
+
+def one_line(text: str) -> str:
+    """A text without what would break a line or a UTF-8 file, which is escaped as in `written`."""
+    return "".join(_hex(char) if _breaks(char) else char for char in text)
 
 
 def _breaks(char: str) -> bool:
