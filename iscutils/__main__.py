@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iscutils.arguments import parser
 from iscutils.artifacts import KitError, runs_root
+from iscutils.names import one_line
 from iscutils.parameters import compose, load_notebooks, set_folders
 
 SHOWN = 40  # rows of a result
@@ -247,7 +248,7 @@ def _first_comment(folder: Path) -> str:
 
 
 def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = [header, *rows]
+    table = [header, *([one_line(cell) for cell in row] for row in rows)]
     # A row of one text is a remark, as wide as it likes.
     columns = itertools.zip_longest(*(row for row in table if len(row) > 1), fillvalue="")
     widths = [max(map(len, column)) for column in columns]

@@ -326,7 +326,9 @@ def _record_skipped(
     links: Sequence[Pair],
 ) -> None:
     """`skipped.csv`: what was not read, in whole or in part, and links."""
-    names = {file: name for images in sets for name, file in zip(images.ids, images.files, strict=True)}
+    names = {
+        file: name for images in sets for name, file in zip(images.ids, images.files, strict=True)
+    }
     table = {(names[file], file, reason) for _, file, reason in rows}
     left_out = [row for images in sets for row in getattr(images, "left_out", ())]
     table |= {(written(path), path, reason) for path, reason in left_out}
