@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, atomic_path, log
-from iscutils.descriptors.store import image_id
+from iscutils.ids import image_id
 from iscutils.names import from_cell, to_cell
 from iscutils.pairs import PAIR_COLUMNS, check_ground_truth, check_predictions, sort_pairs
 

@@ -7,13 +7,13 @@ import pytest
 from iscutils.artifacts import KitError
 from iscutils.descriptors.store import (
     Descriptors,
-    image_id,
     read_descriptors,
     read_shards,
     read_submission,
     write_descriptors,
     write_submission,
 )
+from iscutils.ids import image_id
 
 
 def vectors(n, d=4, seed=0):
@@ -28,12 +28,19 @@ def vectors(n, d=4, seed=0):
         (b"a/b/Q00001.JPEG", "Q00001"),
         ("007.png", "007"),
         ("holiday.v2", "holiday.v2"),
-        ("a.jpg.png", "a.jpg"),
+        ("a.jpg.png", "a"),
+        ("scan.tif", "scan"),
+        ("film.WebP", "film"),
+        (" Q00001.jpg ", "Q00001"),
+        ("2023/IMG_0001", "2023/IMG_0001"),
+        ("2023%2FIMG_0001.jpg", "2023/IMG_0001"),
+        ("Cafe\u0301", "Café"),
         ("Zürich.jpg".encode(), "Zürich"),
     ],
 )
 def test_image_id(name, expected):
     assert image_id(name) == expected
+    assert image_id(image_id(name)) == expected
 
 
 def test_round_trip_with_columns_and_notes(tmp_path):

@@ -171,7 +171,7 @@ def open_benchmark(
         return _official(spec, found, background, require_truth)
     folder = resolve(data)
     _check_layout(data, folder)
-    queries, references = open_folder(folder / QUERIES), open_folder(folder / REFERENCES)
+    queries, references = (open_folder(folder / n, by_name=True) for n in (QUERIES, REFERENCES))
     _check_background(background, {name: [folder / name] for name in (QUERIES, REFERENCES)})
     truth_file, truth = folder / GROUND_TRUTH, None
     if truth_file.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, atomic_path
+from iscutils.ids import image_id
 
-_SUFFIX = re.compile(r"\.(jpe?g|png)$", re.IGNORECASE)
 _NOTES = "attributes"
 SUBMISSION_DIM = 256  # limit of the descriptor track
 _ROWS_AT_A_TIME = 65_536  # bounds the memory of checks and copies
@@ -36,12 +35,6 @@ class Descriptors:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-def image_id(name: str | bytes) -> str:
-    """Image id of a file name: folder and .jpg/.jpeg/.png removed (evaluation.md, section 4)."""
-    text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
-    return _SUFFIX.sub("", text.rpartition("/")[2])
 
 
 def write_descriptors(
@@ -105,7 +98,7 @@ def read_notes(path: str | Path) -> dict[str, Any]:
 
 
 def read_descriptors(path: str | Path, dim: int | None = None) -> Descriptors:
-    """Read a descriptor file; ids lose their folder and .jpg/.jpeg/.png.
+    """Read a descriptor file; names become ids, see `ids.image_id`.
 
     With `dim`, vectors of another dimension are a `KitError`; so are unreadable or truncated
     files, non-finite rows, repeated ids and unequal numbers of rows and names.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, log
-from iscutils.descriptors.store import image_id
+from iscutils.ids import image_id
 from iscutils.pairs import PAIR_COLUMNS, sort_pairs
 from iscutils.retrieval.part_files import (
     PAIR_KEYS,

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from iscutils.artifacts import KitError, Run
-from iscutils.descriptors.store import image_id, open_h5
+from iscutils.descriptors.store import open_h5
+from iscutils.ids import image_id
 
 WHOLE = "0"  # number of the part that is the whole image
 PAIR_KEYS = ["query_id", "query_part", "reference_id", "reference_part"]
