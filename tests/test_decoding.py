@@ -16,6 +16,7 @@ from iscutils import images as sets
 from iscutils.artifacts import KitError
 from iscutils.executor import Executor
 from iscutils.formats import FORMATS, picture_kind
+from iscutils.frames import tiff_pages
 from iscutils.images import (
     FileImages,
     ImageError,
@@ -482,3 +483,12 @@ def test_a_png_bomb_is_not_unpacked_to_see_what_it_lacks():
         data += struct.pack(">I", len(content)) + kind + content + check
     with pytest.raises(ImageError, match="limit"):
         decode(data[:-6])
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_pages_of_a_tiff_are_those_of_pillow(big):
+    first, *others = (photo(20, 20, seed=k) for k in range(7))
+    data = encoded(first, "TIFF", save_all=True, append_images=others, big_tiff=big)
+    with Image.open(io.BytesIO(data)) as image:
+        assert tiff_pages(data) == list(range(image.n_frames))
+    assert tiff_pages(data[:200]) == [0]
