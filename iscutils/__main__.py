@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from iscutils.arguments import parser
+from iscutils.arguments import assignments_from_here, data_from_here, parser
 from iscutils.artifacts import KitError, runs_root
 from iscutils.names import one_line
 from iscutils.parameters import compose, load_notebooks, set_folders
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.project:
             os.chdir(options.project)
+        if getattr(options, "assignments", None):
+            options.assignments = assignments_from_here(options.assignments)
+        if getattr(options, "data", None):
+            options.data = data_from_here(options.data)
         COMMANDS[options.command](options)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -107,7 +111,7 @@ def _run(options: argparse.Namespace) -> None:
                 stages, options.sets, assignments=options.assignments, only=only,
                 force=options.force, executor=options.cluster, jobs=options.jobs,
             )  # fmt: skip
-        _matrix(options)
+        _matrix(options, only)
         for path in (runs_root() / cell.run for stage in stages for cell in stage):
             if (path / "report.html").exists():
                 print(f"report: {_shown(path / 'report.html')}")
@@ -137,13 +141,13 @@ def _stages(options: argparse.Namespace) -> list:
     return expand(path, options.sets, name)
 
 
-def _matrix(options: argparse.Namespace) -> None:
+def _matrix(options: argparse.Namespace, only: Sequence[str] = ()) -> None:
     from iscutils.matrix import table
 
     stages = _stages(options)
     if not stages:
         raise KitError(f"none of the sets {', '.join(options.sets)} has a matrix.yaml")
-    rows = table(stages)
+    rows = table(stages, only)
     _print_table(rows[0], rows[1:])
 
 
