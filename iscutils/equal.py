@@ -13,7 +13,8 @@ from PIL import Image
 
 from iscutils.artifacts import file_hash
 from iscutils.executor import Executor
-from iscutils.images import FORMATS, ImageError, ImageSet
+from iscutils.formats import HEAD, picture_kind, read_regular
+from iscutils.images import ImageError, ImageSet
 
 FEW = 64  # pictures that are decoded here: starting processes takes longer
 
@@ -115,7 +116,8 @@ def pixel_hash(images: ImageSet, i: int) -> bytes | None:
 def _sides(path: str) -> tuple[int, ...] | None:
     """Sides in px, the shorter first: EXIF may turn the picture."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        kind = picture_kind(read_regular(path, HEAD))
+        with Image.open(path, formats=(kind,)) as image:
             return tuple(sorted(image.size))
     except Exception:  # decoders of hostile files raise nearly anything
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
 from iscutils.descriptors.sets import QUERIES, REFERENCES, ExtractionConfig, extract_sets
-from iscutils.equal import FileState, Pair, equal_files, equal_pixels, file_states, linked_pairs
+from iscutils.equal import Pair, equal_files, equal_pixels, file_states, linked_pairs
 from iscutils.executor import Executor
 from iscutils.findings import (
     EQUAL_FILE,
@@ -30,15 +30,12 @@ from iscutils.findings import (
     LIKELY,
     POINTS,
     ROWS,
-    SIDES,
     Findings,
     cut,
-    name_of,
     named,
-    numbers_of,
     ranked,
 )
-from iscutils.images import FileImages, ImageSet, image_files, scan_folder, with_frames
+from iscutils.images import FileImages, ImageSet, no_images, scan_folder
 from iscutils.local import (
     Features,
     LocalConfig,
@@ -53,6 +50,7 @@ from iscutils.local import (
 from iscutils.local.verification import final_rows
 from iscutils.models import load, shipped_folder, shipped_sizes
 from iscutils.names import unwritten, written
+from iscutils.numbered import alike, framed, name_of, named_in, same_file, without
 from iscutils.pairs import sort_pairs
 from iscutils.report import write_report
 from iscutils.retrieval import retrieve
@@ -61,7 +59,6 @@ from iscutils.submissions import read_predictions, write_predictions
 MODEL = "release-256"
 SHORTLIST = 200  # references of a picture that its points vote among
 FRAMES = 3  # of an animation or a file of pages
-ALIKE = 0.9  # similarity of descriptors from which pixels may be equal: size and format move it
 PAIR = ["query_id", "reference_id"]
 
 
@@ -88,8 +85,10 @@ def open_pictures(places: Sequence[str | Path]) -> Pictures:
         if not path.exists():
             raise KitError(f"{path} is neither a picture nor a folder of pictures")
         below, passed = ([str(path)], []) if path.is_file() else scan_folder(path)
+        if not below:
+            raise no_images(path, passed)
         left_out += passed
-        for file in below or image_files(path):  # which says that there are none
+        for file in below:
             files[os.path.normpath(os.path.join(place, os.path.relpath(file, path)))] = file
     pictures = Pictures(map(written, files), files.values())
     pictures.left_out = left_out
@@ -133,19 +132,19 @@ def find_copies(
             f"shortlist={shortlist}, rows={rows}, frames={frames}: give numbers of 1 or more"
         )
     states = [file_states(images.files) for images in (pictures, references)]
-    sets, notes = _framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
+    sets, notes = framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
     folder = (run.path if library is None else Path(library)) / "descriptors"
     near, skipped = nearest(sets, model, shortlist, folder, executor, device)
-    near = near[~_same_file(near, *states)]
+    near = near[~same_file(near, *states)]
     unread = {file for _, file, _ in skipped}
     equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, shortlist)
                           if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
-    near = _without(near, equal[EQUAL_FILE])
-    alike = _alike(near, sets)
-    equal[EQUAL_PIXELS] = equal_pixels(alike, pictures, references, executor)
-    near = _without(near, equal[EQUAL_PIXELS])
+    near = without(near, equal[EQUAL_FILE])
+    candidates = alike(near, (sets[QUERIES], sets[REFERENCES]))
+    equal[EQUAL_PIXELS] = equal_pixels(candidates, pictures, references, executor)
+    near = without(near, equal[EQUAL_PIXELS])
     local = settings_of(shortlist, rows or ROWS)
-    few = sets | {REFERENCES: _named_in(sets[REFERENCES], near["reference_id"])}
+    few = sets | {REFERENCES: named_in(sets[REFERENCES], near["reference_id"])}
     features = points_of(few, local, run.path / "points", executor)
     parts = run.path / "points" / ".unfinished"
     table = verified_while_likely(features, near, local, parts, executor)
@@ -246,56 +245,6 @@ def verified_while_likely(
         scored = score_pairs(more, *features, local, executor, folder=Path(out) / "pairs")
         table = pd.concat([table, final_rows(scored, local)], ignore_index=True)
         count *= 2
-
-
-def _framed(
-    sets: Mapping[str, FileImages], frames: int, executor: Executor
-) -> tuple[dict[str, FileImages], list[tuple[str, str, str]]]:
-    """Sets of frames whose ids begin with the picture's number, and notes (id, file, reason).
-
-    Descriptor files know pictures by their file names, which folders below folders may repeat.
-    """
-    framed, notes = {}, []
-    for kind, images in sets.items():
-        numbered = FileImages(map(name_of, range(len(images))), images.files)
-        framed[kind], _, more = with_frames(numbered, frames, executor)
-        notes += more
-    return framed, notes
-
-
-def _same_file(
-    pairs: pd.DataFrame, queries: Sequence[FileState], references: Sequence[FileState]
-) -> np.ndarray:
-    """Which pairs are one file, (n,) bool."""
-    codes, _ = pd.factorize(np.array([hash(one.identity) for one in (*queries, *references)]))
-    own, others = codes[: len(queries)], codes[len(queries) :]
-    return own[numbers_of(pairs["query_id"])] == others[numbers_of(pairs["reference_id"])]
-
-
-def _without(near: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Shortlists without the pairs of numbers that are settled."""
-    if not pairs:
-        return near
-    numbers = [numbers_of(near[f"{side}_id"]) for side in SIDES]
-    index = pd.MultiIndex.from_arrays(numbers)
-    return near[~index.isin(pairs)]
-
-
-def _alike(near: pd.DataFrame, sets: Mapping[str, FileImages]) -> list[Pair]:
-    """Pairs of numbers that may have equal pixels: near ones of files with one picture each."""
-    near = near[near["score"] >= ALIKE]
-    numbers = []
-    for kind, side in zip((QUERIES, REFERENCES), SIDES, strict=True):
-        own = numbers_of(near[f"{side}_id"])
-        entries = np.bincount(numbers_of(sets[kind].ids))
-        numbers.append(np.where(entries[own] == 1, own, -1))
-    return [(q, r) for q, r in np.transpose(numbers).tolist() if min(q, r) >= 0]
-
-
-def _named_in(images: FileImages, names: Iterable[str]) -> FileImages:
-    """Those of some images that are named, in their own order."""
-    wanted = set(names)
-    return images.subset(i for i, name in enumerate(images.ids) if name in wanted)
 
 
 def _drawer(

@@ -9,14 +9,12 @@ import numpy as np
 import pandas as pd
 
 from iscutils.equal import Pair
+from iscutils.numbered import SIDES, frames_of, numbers_of
 
 LIKELY = 0.5  # scores are probabilities, see `local.verifier`
-ROWS = 10  # references listed for a picture, likely ones apart
 EQUAL_FILE, EQUAL_PIXELS, POINTS = "equal file", "equal pixels", "points"
+ROWS = 10  # references listed for a picture, likely ones apart
 BELOW_ONE = 1 - 1e-9  # highest score of what is not equal, to the digits that files hold
-SIDES = ("query", "reference")
-_FRAME = "#frame="  # between the number of a picture and that of a frame, see `with_frames`
-_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -34,22 +32,6 @@ class Findings:
     def likely(self) -> pd.DataFrame:
         """Pairs that are more likely copies than not."""
         return self.pairs[self.pairs["score"] >= LIKELY]
-
-
-def name_of(number: int, frame: int = 0) -> str:
-    """The id under which a search knows a picture, or a later frame of it."""
-    return f"{number:0{_DIGITS}d}" + (f"{_FRAME}{frame}" if frame else "")
-
-
-def numbers_of(names: Sequence[str]) -> np.ndarray:
-    """Numbers (n,) of pictures from the ids of their frames."""
-    codes, unique = pd.factorize(np.asarray(names, object))
-    return np.array([int(name[:_DIGITS]) for name in unique], np.int64)[codes]
-
-
-def frames_of(names: Sequence[str]) -> np.ndarray:
-    """Numbers (n,) of frames, counted from 0."""
-    return np.array([int(name.partition(_FRAME)[2] or 0) for name in names], np.int64)
 
 
 def ranked(verified: pd.DataFrame, equal: Mapping[str, Sequence[Pair]]) -> pd.DataFrame:

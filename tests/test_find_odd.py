@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
@@ -99,7 +98,7 @@ def test_pixels_of_another_format_are_equal(matches):
 def test_a_link_is_no_copy_and_is_said_to_be_one(searched, matches):
     named = matches.query_id.isin(["new/hard.jpg", "new/soft.jpg"])
     assert not (named & (matches.reference_id == "old/linked.jpg")).any()
-    here, printed, run = searched
+    _, printed, run = searched
     assert any("2 pictures are references under another name" in line for line in printed)
     skipped = pd.read_csv(run / "skipped.csv").set_index("image_id")
     assert set(skipped.loc[["old/linked.jpg"], "reason"]) == {
