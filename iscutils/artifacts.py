@@ -28,6 +28,7 @@ if not log.handlers:
     log.propagate = False
 
 SKIPPED_COLUMNS = ("stage", "image_id", "file", "reason")
+NOTE = "used: "  # begins the reason of a row whose image is used all the same
 FOLLOWS = "ISCUTILS_FOLLOWS"  # environment variable of kernels that only help another one to train
 
 
@@ -215,10 +216,14 @@ class Run:
         return path
 
     def record_skipped(self, stage: str, rows: Iterable[tuple[str, str, str]]) -> int:
-        """Replace a stage's rows (image_id, file, reason) in `skipped.csv`; return their number."""
+        """Replace a stage's rows (image_id, file, reason) in `skipped.csv`; return how many count.
+
+        Rows whose reason begins with `NOTE` are notes on images that are used, and do not count.
+        """
         rows = [(stage, one_line(name), written(file), reason) for name, file, reason in rows]
+        lost = sum(not is_note(reason) for *_, reason in rows)
         if follows():
-            return len(rows)
+            return lost
         kept = [tuple(row.values()) for row in self.skipped() if row["stage"] != stage]
         with atomic_path(self.path / "skipped.csv") as temporary:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
@@ -228,9 +233,11 @@ class Run:
                     [one, to_cell(image_id), to_cell(path), reason]
                     for one, image_id, path, reason in sorted(kept + rows)
                 )
-        if rows:
-            log.warning("%d images skipped in %s, see %s", len(rows), stage, "skipped.csv")
-        return len(rows)
+        if lost:
+            log.warning("%d images skipped in %s, see %s", lost, stage, "skipped.csv")
+        if len(rows) > lost:
+            log.info("%d images used with a note, see skipped.csv", len(rows) - lost)
+        return lost
 
     def skipped(self) -> list[dict[str, str]]:
         """Rows of `skipped.csv` as {stage, image_id, file, reason}; empty when nothing was."""
@@ -242,6 +249,11 @@ class Run:
                 {name: from_cell(cell) for name, cell in row.items()}
                 for row in csv.DictReader(file)
             ]
+
+
+def is_note(reason: str) -> bool:
+    """Whether the reason of a row of `skipped.csv` says that its image is used all the same."""
+    return reason.startswith(NOTE)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

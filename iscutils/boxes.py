@@ -15,6 +15,7 @@ import pandas as pd
 from PIL import Image
 
 from iscutils.artifacts import KitError, atomic_path, content_key
+from iscutils.ids import image_id
 from iscutils.images import ImageSet
 
 BOX = ["x0", "y0", "x1", "y1"]
@@ -141,6 +142,9 @@ def _read(path: str | Path, columns: Sequence[str], what: str) -> pd.DataFrame:
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise KitError(f"{path} has no column {', '.join(missing)}: give the CSV of {what}")
+    for name in {"image_id", "query_id"} & set(text):
+        codes, names = pd.factorize(table[name])
+        table[name] = np.array([image_id(name) for name in names], object)[codes]
     return table[list(columns)]
 
 

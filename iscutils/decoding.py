@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import NOTE, KitError
 from iscutils.damaged import complete_jpeg, complete_png, cut_rows
 from iscutils.formats import HEAD, picture_kind, read_regular, unsupported
 from iscutils.transparency import on_ground
@@ -22,7 +22,6 @@ MAX_BYTES = 2_000_000_000  # of a file
 # in scans (progressive) is held as a whole in another form, so that it may promise less.
 JPEG_TIMES, SCANS_TIMES = 10, 2.5
 ROWS = 0.9  # share of its rows that a picture without its last bytes must have to be used
-NOTE = "used: "  # begins what there is to say about a picture that is used all the same
 
 
 class ImageError(KitError):

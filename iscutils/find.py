@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run
+from iscutils.artifacts import KitError, Run, is_note
 from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
@@ -136,7 +136,7 @@ def find_copies(
     folder = (run.path if library is None else Path(library)) / "descriptors"
     near, skipped = nearest(sets, model, shortlist, folder, executor, device)
     near = near[~same_file(near, *states)]
-    unread = {file for _, file, _ in skipped}
+    unread = {file for _, file, reason in skipped if not is_note(reason)}
     equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, shortlist)
                           if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
     near = without(near, equal[EQUAL_FILE])

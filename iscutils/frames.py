@@ -10,7 +10,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from iscutils.decoding import MAX_PIXELS, NOTE, ImageError, decode_frame, fit, opened, readable
+from iscutils.artifacts import NOTE
+from iscutils.decoding import MAX_PIXELS, ImageError, decode_frame, fit, opened, readable
 from iscutils.formats import HEAD, may_have_frames, picture_kind, read_regular
 
 # What is looked through for distinct frames: a film of a minute must not take minutes.

@@ -13,6 +13,7 @@ from iscutils.artifacts import KitError
 from iscutils.formats import SUFFIXES
 
 _ENDINGS = re.compile(r"(\s*\.(" + "|".join(s[1:] for s in sorted(SUFFIXES)) + r"))+$", re.I)
+_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")  # they would end a line of a table
 _SLASH = "%2F"  # of an id in the name of a file
 _LONGEST = 240  # bytes of a name; file systems take 255, with an ending
 
@@ -22,13 +23,13 @@ def image_id(name: str | bytes | Path) -> str:
 
     Picture endings go (all of them: `a.jpg.jpg` is `a`), with the folder before such a name, and
     blanks around it; other endings stay. Accents are composed (macOS stores them decomposed), bytes
-    that are not UTF-8 become U+FFFD. An id is its own id: `image_id(image_id(x)) == image_id(x)`.
+    that are not UTF-8 become U+FFFD, line breaks blanks. The id of an id is that id itself.
     """
     text = name.decode("utf-8") if isinstance(name, bytes) else str(name)
     if not text.isascii():
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         text = unicodedata.normalize("NFC", text)
-    text = text.strip()
+    text = _BREAKS.sub(" ", text).strip()
     bare = _ENDINGS.sub("", text)
     if bare != text:
         bare = bare.rpartition("/")[2].strip()

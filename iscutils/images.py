@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iscutils.artifacts import KitError, resolve
-from iscutils.decoding import MAX_PIXELS, NOTE, ImageError, decode
+from iscutils.artifacts import NOTE, KitError, is_note, resolve
+from iscutils.decoding import MAX_PIXELS, ImageError, decode
 from iscutils.formats import FORMATS, SUFFIXES, looks_like_picture
 from iscutils.frames import decode_frames, decode_noted, distinct_frames, frame_count
 from iscutils.ids import file_name_of, folder_ids, image_id, stem_of
@@ -106,11 +106,6 @@ def look_at(images: ImageSet, executor: Executor) -> tuple[Rows, Rows]:
 def find_unreadable(images: ImageSet, executor: Executor) -> Rows:
     """Decode every file completely and return (image_id, file, reason) of those that fail."""
     return look_at(images, executor)[0]
-
-
-def is_note(reason: str) -> bool:
-    """Whether the reason of a row says that its picture is used all the same."""
-    return reason.startswith(NOTE)
 
 
 def remark(images: ImageSet, i: int) -> str:

@@ -67,7 +67,7 @@ def check_truth(
         if len(missing):
             raise KitError(
                 f"the ground truth names {len(missing)} {column} values without an image, such as "
-                f"{', '.join(missing[:3])}: add the images or remove these rows"
+                f"{', '.join(map(repr, missing[:3]))}: add the images or remove these rows"
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils import __version__, templates
-from iscutils.artifacts import Run, log, write_text
+from iscutils.artifacts import Run, is_note, log, write_text
 from iscutils.browser import DrawPair, browser_data
 from iscutils.pairs import check_predictions
 from iscutils.report_sections import (
@@ -93,15 +93,16 @@ def write_report(
         max_rows=max_rows,
     )
     skipped = run.skipped()
+    lost = sum(not is_note(row["reason"]) for row in skipped)
     sections += [  # above the match browser, which has no end
-        ("skipped", f"Skipped images ({len(skipped)})", skipped_section(skipped)),
+        ("skipped", f"Skipped images ({lost})", skipped_section(skipped)),
         ("parameters", "Parameters", _parameters_section(run)),
     ]
     page = templates.fill(
         templates.asset("report.html"),
         title=templates.text(run.name),
         lede=templates.text(_lede(benchmark, len(matches))),
-        figures=_headline(final_metrics, len(skipped)),
+        figures=_headline(final_metrics, lost),
         navigation=_navigation([*sections, ("browser", "Match browser", "")]),
         sections=_join(sections),
         browser_note=_browser_note(truth is not None, notes),

@@ -164,7 +164,7 @@ def direction_section(ratios: np.ndarray, hits: np.ndarray) -> str:
 
 
 def skipped_section(skipped: list[dict[str, str]]) -> str:
-    """Images that could not be read (rows of `Run.skipped`), the first 500 of them."""
+    """Images that could not be read, and notes on others (rows of `Run.skipped`), the first 500."""
     if not skipped:
         return '<p class="note">Every image could be read.</p>'
     columns = ["stage", "image_id", "file", "reason"]

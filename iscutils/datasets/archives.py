@@ -11,7 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from iscutils.artifacts import KitError, content_key
-from iscutils.images import ImageError, ImageSet, decode
+from iscutils.formats import read_regular
+from iscutils.image_sets import said_file
+from iscutils.images import ImageError, ImageSet, decode, decode_noted
 
 MAX_BYTES = 500_000_000  # of one member unpacked: far above any photograph, far below a zip bomb
 
@@ -28,17 +30,18 @@ class ArchiveImages(ImageSet):
         self.files, self.members = [str(file) for file in files], list(members)
 
     def load(self, i: int, min_side: int | None = None) -> Image.Image:
-        try:
+        with said_file(f"{self.files[i]} {self.members[i]}".rstrip()):
             return decode(self.read(i), min_side=min_side)
-        except ImageError as error:
-            error.add_note(f"file: {self.files[i]} {self.members[i]}".rstrip())
-            raise
+
+    def load_noted(self, i: int, min_side: int | None = None) -> tuple[Image.Image, str]:
+        with said_file(f"{self.files[i]} {self.members[i]}".rstrip()):
+            return decode_noted(self.read(i), min_side=min_side)
 
     def read(self, i: int) -> bytes:
         """The bytes of image `i`; `ImageError` if they cannot be read."""
         try:
             if not self.members[i]:
-                return Path(self.files[i]).read_bytes()
+                return read_regular(self.files[i])
             archive = _archive(self.files[i], os.getpid())
             if archive.getinfo(self.members[i]).file_size > MAX_BYTES:
                 raise ImageError(f"more than {MAX_BYTES} bytes when unpacked")

@@ -18,6 +18,7 @@ from iscutils.datasets.builtin import builtin_images, materialise
 from iscutils.datasets.layouts import Found, Spec
 from iscutils.evaluation import check_truth
 from iscutils.executor import Executor
+from iscutils.ids import image_id
 from iscutils.images import GeneratedImages, ImageSet, open_folder
 from iscutils.submissions import read_ground_truth
 
@@ -271,9 +272,9 @@ def read_edits(path: str | Path, query_ids: list[str]) -> dict[str, str]:
                 continue
             if len(row) != 2:
                 raise KitError(f"{path}, line {line}: expected query_id,edits but got {row}")
-            query, names = row[0].strip(), row[1].strip()
+            query, names = image_id(row[0]), row[1].strip()
             if query not in known:
-                raise KitError(f"{path}, line {line}: '{query}' is not among the queries")
+                raise KitError(f"{path}, line {line}: {query!r} is not among the queries")
             if query in edits:
                 raise KitError(f"{path}, line {line}: query '{query}' is listed twice")
             edits[query] = names

@@ -19,6 +19,7 @@ from iscutils.artifacts import (
 from iscutils.datasets.photographs import PARTS, TEXTURES, photograph_names, tile, tiles
 from iscutils.datasets.scenes import VERSION, draw_scene, scene_index
 from iscutils.executor import Executor
+from iscutils.ids import file_name_of
 from iscutils.images import FileImages, GeneratedImages, ImageSet
 
 SIZES = {"train": 600, "reference": 300, "distractor": 150}
@@ -76,7 +77,7 @@ def materialise(
     if isinstance(images, FileImages):
         return images
     folder = resolve(folder)
-    files = [folder / f"{identity}.jpg" for identity in images.ids]
+    files = [folder / f"{file_name_of(identity)}.jpg" for identity in images.ids]
     # Without the ids: what an id shows follows from the parameters alone.
     key, marker = content_key(images.parameters, quality), folder / ".key"
     # A follower draws nothing: a file written twice would have two keys.
@@ -96,6 +97,6 @@ def materialise(
 
 
 def _write(images: ImageSet, folder: str, quality: int, i: int) -> None:
-    with atomic_path(Path(folder, f"{images.ids[i]}.jpg")) as temporary:
+    with atomic_path(Path(folder, f"{file_name_of(images.ids[i])}.jpg")) as temporary:
         # 4:4:4: coloured edges of drawn shapes would bleed otherwise
         images.load(i).save(temporary, "JPEG", quality=quality, subsampling=0)

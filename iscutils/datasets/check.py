@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import KitError, is_note
 from iscutils.datasets.benchmark import READERS, is_isc_layout, open_benchmark, open_images
 from iscutils.datasets.layouts import Found, parse_spec
 from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet
+from iscutils.images import ImageSet, remark
 
 MANY = 0.5  # share of unreadable images of a sample from which on a set is of no use
 SHOWN = 5  # ids named in full
@@ -80,27 +81,17 @@ def _look(name: str, images: ImageSet, executor: Executor, sample: int, checked:
     """Decode a sample of one part."""
     count = min(sample or len(images), len(images))
     part = images.subset(i * len(images) // count for i in range(count))
-    reasons = list(executor.map(_Reader(part), range(count), desc=name, chunk=8))
-    bad = [(part.ids[i], reason) for i, reason in enumerate(reasons) if reason]
+    reasons = list(executor.map(partial(remark, part), range(count), desc=name, chunk=8))
+    said = [(part.ids[i], reason) for i, reason in enumerate(reasons) if reason]
+    bad, noted = ([row for row in said if is_note(row[1]) == note] for note in (False, True))
     how = "all" if count == len(images) else f"a sample of {count}"
     checked.lines.append(f"{name}: {len(images)}, decoded {how}, {len(bad)} unreadable")
     checked.lines += [f"unreadable: {identity}: {reason}" for identity, reason in bad[:SHOWN]]
+    checked.lines += [f"noted: {identity}: {reason}" for identity, reason in noted[:SHOWN]]
+    left_out = getattr(images, "left_out", ())
+    checked.lines += [f"left out: {path}: {reason}" for path, reason in left_out[:SHOWN]]
     if len(bad) > MANY * count:
         checked.errors.append(
             f"{len(bad)} of {count} {name} cannot be read, such as {bad[0][0]} ({bad[0][1]}): "
             "download or unpack them again"
         )
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Why image `i` cannot be decoded, "" if it can; sent to the workers."""
-
-    images: ImageSet
-
-    def __call__(self, i: int) -> str:
-        try:
-            self.images.load(i)
-        except ImageError as error:
-            return str(error)
-        return ""

@@ -14,7 +14,9 @@ import pandas as pd
 
 from iscutils.artifacts import KitError, file_hash, log, resolve
 from iscutils.datasets.archives import ArchiveImages, member_names
-from iscutils.images import SUFFIXES, FileImages, ImageSet, image_id
+from iscutils.ids import stem_of
+from iscutils.images import SUFFIXES, FileImages, ImageSet, scan_folder
+from iscutils.scanning import warn
 from iscutils.submissions import read_ground_truth
 
 OPTIONS = {
@@ -121,7 +123,7 @@ def collect(
     for place in places:
         here: dict[str, tuple[str, str]] = {}
         for file, member in list_images(place):
-            identity = image_id(member or file)
+            identity = stem_of(member or file)
             if keep is not None and not keep(identity):
                 continue
             if identity in here:
@@ -148,11 +150,14 @@ def entries_of(images: ImageSet) -> dict[str, tuple[str, str]]:
 
 
 def list_images(place: Path) -> Iterable[tuple[str, str]]:
-    """(file, member or "") of the image files of a folder or zip file, sorted, hidden ones left."""
+    """(file, member or "") of the image files of a folder or zip file, sorted, hidden ones left.
+
+    Files are known by their first bytes (see `scan_folder`), members of a zip file by their names.
+    """
     if place.is_dir():
-        for folder, inside, names in os.walk(place):
-            inside[:] = sorted(name for name in inside if not name.startswith("."))
-            yield from ((os.path.join(folder, n), "") for n in sorted(names) if _is_image(n))
+        files, left = scan_folder(place)
+        warn(place, left)
+        yield from ((file, "") for file in files)
     else:
         names = sorted(member_names(place))
         yield from ((str(place), name) for name in names if _is_image(name.rpartition("/")[2]))

@@ -17,7 +17,8 @@ from iscutils.artifacts import KitError, atomic_path, log, resolve
 from iscutils.datasets import disc21, layouts
 from iscutils.datasets.layouts import Found, Spec
 from iscutils.executor import Executor
-from iscutils.images import FileImages, ImageSet, find_unreadable, image_id
+from iscutils.ids import stem_of
+from iscutils.images import FileImages, ImageSet, find_unreadable
 
 QUERIES, POSITIVES, REFERENCES = 49_252, 5_009, 1_000_000
 QUERY_FOLDERS = ("NDEC_test_query", "query_images_h5", "queries", "query_images")
@@ -125,7 +126,7 @@ def index_pairs(folder: str | Path, out: str | Path, executor: Executor) -> Path
     lengths = Counter(map(os.path.dirname, files))
     groups: dict[str, list[str]] = defaultdict(list)
     for file in files:
-        parent, stem = os.path.dirname(file), image_id(file)
+        parent, stem = os.path.dirname(file), stem_of(file)
         alone = parent and lengths[parent] == 2  # a folder for each pair
         name = parent if alone else os.path.join(parent, stem.rpartition("_")[0] or stem)
         groups[name].append(file)

@@ -215,7 +215,10 @@ def describe(
 
 
 def read_skipped(path: str | Path) -> list[tuple[str, str, str]]:
-    """Images that an extraction left out: (id, file, reason)."""
+    """Images that an extraction left out: (id, file, reason).
+
+    Those whose reason begins with `artifacts.NOTE` are described, and the reason is a note.
+    """
     return [tuple(row) for row in read_notes(path).get("skipped", [])]
 
 

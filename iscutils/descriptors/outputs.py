@@ -168,8 +168,9 @@ def write_shard(
     names = [images.ids[i] for i in index]
     check_descriptors(data["vectors"], names, {"part": numbers}, output.path.name)
     kept = {"vectors", "index", *output.columns} - (set() if _norms(output) else {"norms"})
-    skipped = [(images.ids[i], str(images.path(i) or ""), item)
-               for i, item in enumerate(items, part[0]) if isinstance(item, str)]  # fmt: skip
+    reasons = [item if isinstance(item, str) else item.note for item in items]
+    skipped = [(images.ids[i], str(images.path(i) or ""), reason)
+               for i, reason in enumerate(reasons, part[0]) if reason]  # fmt: skip
     with atomic_path(output.shard(part)) as temporary:
         with h5py.File(temporary, "w") as file:
             for name in sorted(kept):

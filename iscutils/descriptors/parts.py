@@ -187,13 +187,14 @@ class Pieces(NamedTuple):
     """The cut and prepared parts of one image.
 
     `numbers` (P,), `boxes` (P, 4) normalised, `sides` (P, 2) px; `pixels` holds for every stream a
-    list of P arrays (H, W, 3 or 1) uint8.
+    list of P arrays (H, W, 3 or 1) uint8. `note` says what is damaged or not looked at.
     """
 
     numbers: np.ndarray
     boxes: np.ndarray
     sides: np.ndarray
     pixels: list[list[np.ndarray]]
+    note: str = ""
 
 
 def choose_parts(image: Image.Image, plan: Plan, boxes: np.ndarray | None = None) -> list[Part]:
@@ -216,7 +217,7 @@ def load_parts(images: ImageSet, plan: Plan, index: int) -> Pieces | str:
     # A JPEG may be decoded at reduced scale, to no less than twice the size wanted.
     least = 2 * max(stream.size for stream in plan.streams) if reducible else None
     try:
-        image = images.load(index, min_side=least)
+        image, note = images.load_noted(index, min_side=least)
     except ImageError as error:
         return str(error)
     parts = choose_parts(image, plan, boxes)
@@ -232,4 +233,5 @@ def load_parts(images: ImageSet, plan: Plan, index: int) -> Pieces | str:
         normalised_boxes(parts, *image.size),
         part_sides(parts, *image.size),
         pixels,
+        note,
     )

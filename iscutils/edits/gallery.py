@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from iscutils.edits.record import Edited
-from iscutils.images import ImageError, ImageSet
+from iscutils.ids import stem_of
+from iscutils.images import ImageError, ImageSet, decode
 
 if TYPE_CHECKING:
     from iscutils.datasets import Benchmark
@@ -107,12 +108,11 @@ def visible_boxes(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 def pair_grid(folder: str | Path, *, size: float = 1.2, ax: Axes | None = None) -> Axes:
     """Pairs of a folder of `hard_negative_pairs`, one above the other, with their kind."""
     table = pd.read_csv(Path(folder) / "pairs.csv", dtype=str)
-    files = {file.stem: file for file in (Path(folder) / "images").rglob("*") if file.is_file()}
+    files = {stem_of(file): file for file in (Path(folder) / "images").rglob("*") if file.is_file()}
     ax = _axes(ax, (size * len(table), 2.2 * size))
     for x, row in enumerate(table.itertuples()):
         for y, name in enumerate((row.image_a, row.image_b)):
-            with Image.open(files[name]) as picture:
-                _draw_cell(ax, picture.convert("RGB"), None, x, 0.2 + y, pixels=128)
+            _draw_cell(ax, decode(files[name]), None, x, 0.2 + y, pixels=128)
         ax.text(x + 0.5, 0.12, row.kind, ha="center", fontsize=8, parse_math=False)
     ax.set(xlim=(0, len(table)), ylim=(2.2, 0), aspect="equal")
     ax.axis("off")

@@ -23,7 +23,8 @@ from iscutils.edits.recipes import Group, Operations, Recipe
 from iscutils.edits.record import Edited
 from iscutils.edits.registry import apply, find_edit
 from iscutils.executor import Executor
-from iscutils.images import FORMATS, ImageError, ImageSet
+from iscutils.formats import HEAD, picture_kind, read_regular
+from iscutils.images import ImageError, ImageSet
 
 VERSION = 2  # raise when an edit changes its pixels, so that finished folders are made anew
 ATTEMPTS = 20
@@ -180,7 +181,12 @@ def open_reduced(images: ImageSet, i: int, side: int) -> tuple[Image.Image, tupl
     # The short side that belongs to a long side of `side`, so that neither gets too small.
     image = images.load(i, min_side=math.ceil(side * min(header) / max(header)))
     turned = (header[0] - header[1]) * (image.width - image.height) < 0  # by its EXIF orientation
-    return image, header[::-1] if turned else header
+    whole = header[::-1] if turned else header
+    scale = round(whole[0] / image.width)
+    if image.size != tuple(-(-length // scale) for length in whole):  # rows are missing
+        image = images.load(i)
+        whole = image.size
+    return image, whole
 
 
 def read_header(path: Path | None) -> tuple[str, tuple[int, int]]:
@@ -190,8 +196,9 @@ def read_header(path: Path | None) -> tuple[str, tuple[int, int]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its size: the decoder decides
-            with Image.open(path, formats=FORMATS) as image:
-                return image.format, image.size
+            kind = picture_kind(read_regular(path, HEAD))
+            with Image.open(path, formats=(kind,)) as image:
+                return kind, image.size
     except Exception:  # hostile files raise nearly anything; the decoder will say what is wrong
         return "", (0, 0)
 

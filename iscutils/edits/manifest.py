@@ -132,9 +132,10 @@ def read_manifest(
 def member_name(image: str) -> str:
     """Name of a picture in a shard, without ending.
 
-    WebDataset takes everything after the first dot as the ending, so dots of the name become %2E.
+    WebDataset takes everything after the first dot as the ending, so dots of the name become %2E;
+    a slash becomes %2F, so that no folder is made.
     """
-    return image.replace("%", "%25").replace(".", "%2E")
+    return image.replace("%", "%25").replace(".", "%2E").replace("/", "%2F")
 
 
 def picture_bytes(folder: str | Path, row: pd.Series) -> bytes:

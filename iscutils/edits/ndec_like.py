@@ -36,6 +36,7 @@ from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.synthesis import synthesise_queries
 from iscutils.executor import Executor
+from iscutils.ids import picture_ending
 from iscutils.images import ImageSet, drop, open_folder
 from iscutils.submissions import read_ground_truth
 
@@ -141,8 +142,10 @@ def add_hard_negatives(
         KitError: too few references without a query.
     """
     base, folder = resolve(base), resolve(out)
-    references, truth = open_folder(base / "references"), read_ground_truth(base / TRUTH)
-    queries = open_folder(base / "queries")
+    queries, references = (
+        open_folder(base / name, by_name=True) for name in ("queries", "references")
+    )
+    truth = read_ground_truth(base / TRUTH)
     count, used = hard_count(len(queries), share), set(truth.reference_id)
     free = [i for i, name in enumerate(references.ids) if name not in used]
     if len(free) < count:
@@ -255,7 +258,7 @@ def _assemble(
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file in (folder / name).iterdir():  # of a call with other arguments
             file.unlink()
-        images = open_folder(base / name)
+        images = open_folder(base / name, by_name=True)
         for i, image_id in enumerate(images.ids):
             if name == "queries" or image_id not in without:
                 link_or_copy(images.path(i), folder / name / images.path(i).name)
@@ -279,7 +282,7 @@ def _assemble(
         if path is None:
             _write(folder / "queries" / f"{query}.jpg", encode_jpeg(picture, QUALITY))
         else:
-            link_or_copy(path, folder / "queries" / f"{query}{path.suffix}")
+            link_or_copy(path, folder / "queries" / f"{query}{picture_ending(path)}")
         truth.append((query, ""))
         edits.append((query, ""))
         kinds.append((query, kind))

@@ -25,6 +25,7 @@ from iscutils.edits.queryset import link_or_copy
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.executor import Executor
+from iscutils.ids import picture_ending
 from iscutils.images import ImageError, ImageSet
 
 NEAR = 10  # bits of 64: pictures whose hashes differ in no more are taken for copies
@@ -266,7 +267,7 @@ def _write(job: _Job, name: str, file: Path | None, picture: Image.Image) -> Non
     for former in (job.folder / "images").glob(f"{name}.*"):  # of a call that was killed
         former.unlink()
     if file is not None:
-        link_or_copy(file, job.folder / "images" / f"{name}{file.suffix}")
+        link_or_copy(file, job.folder / "images" / f"{name}{picture_ending(file)}")
         return
     with atomic_path(job.folder / "images" / f"{name}.jpg") as temporary:
         temporary.write_bytes(encode_jpeg(picture, QUALITY))

@@ -14,6 +14,7 @@ from iscutils.artifacts import atomic_path
 from iscutils.edits.folders import write_csv
 from iscutils.edits.making import encode_jpeg
 from iscutils.edits.manifest import QUERIES, to_table, write_manifest
+from iscutils.ids import file_name_of, picture_ending
 from iscutils.images import ImageSet
 
 QUALITY = 90  # of the JPEG files
@@ -27,7 +28,8 @@ def encode_query(image: Image.Image) -> bytes:
 def place_reference(images: ImageSet, folder: Path, i: int) -> tuple[str, str, str] | None:
     """Link, copy or draw one reference; a row (image_id, file, reason) if its file is gone."""
     source = images.path(i)
-    target = folder / (source.name if source else f"{images.ids[i]}.png")
+    # Named by its id: files of several folders may have one name.
+    target = folder / (file_name_of(images.ids[i]) + (picture_ending(source) if source else ".png"))
     if target.exists():
         return None
     if source is None:

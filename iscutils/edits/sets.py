@@ -38,6 +38,7 @@ from iscutils.edits.manifest import (
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.executor import Executor
+from iscutils.ids import file_name_of
 from iscutils.images import ImageError, ImageSet
 
 LAYOUTS = {"files": "images", "shards": "shards"}  # and the folder of the pictures
@@ -237,7 +238,7 @@ def _write_files(folder: Path, name: str, pictures: Iterator[tuple[Row, bytes]])
     folder.mkdir()
     rows = []
     for row, data in pictures:
-        file = f"{row['image']}.jpg"
+        file = f"{file_name_of(row['image'])}.jpg"
         (folder / file).write_bytes(data)
         rows.append(row | {"file": f"{name}/{file}"})
     return rows

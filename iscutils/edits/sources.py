@@ -14,7 +14,7 @@ from iscutils import datasets
 from iscutils.artifacts import KitError, file_hash
 from iscutils.edits.manifest import read_manifest
 from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet, drop, find_unreadable
+from iscutils.images import ImageError, ImageSet, drop, look_at
 
 LEAST_DISTRACTORS = 20  # donors for compositions, also when few negative queries are wanted
 Rows = list[tuple[str, str, str]]  # (image_id, file, reason)
@@ -80,30 +80,32 @@ def split_photographs(
 ) -> Sources:
     """Split photographs at random into references and distractors.
 
-    Unreadable files and byte-identical copies of other files are left out and listed. `references`
+    Unreadable files and byte-identical copies of other files are left out and listed, beside what
+    the folder holds otherwise and notes on pictures that are used (`artifacts.NOTE`). `references`
     limits the references, 0 = all that are left. The distractors are as many as the negative
     queries need, but at least 20 (or a quarter of a small set) as donors. The order of ids is
     kept. Raises `KitError` if the set is too small.
     """
-    skipped = find_twins(images)
-    images = drop(images, {row[0] for row in skipped})
+    left_out = [("", path, reason) for path, reason in getattr(images, "left_out", ())]
+    twins = find_twins(images)
+    images = drop(images, {row[0] for row in twins})
     number = max(negatives, min(LEAST_DISTRACTORS, len(images) // 4))
     order = np.random.default_rng([seed, 0, 2]).permutation(len(images)).tolist()
     wanted = number + references if references else len(images)
-    chosen, unreadable = _take_readable(images, order, wanted, executor)
+    chosen, remarks = _take_readable(images, order, wanted, executor)
     if len(chosen) < number + max(1, references):
         raise KitError(
             f"{len(chosen)} usable photographs are too few for {references or 'any'} references "
             f"and {number} distractors: give more photographs, or lower references and negatives"
         )
     distractors, own = sorted(chosen[:number]), sorted(chosen[number:])
-    return Sources(None, images.subset(own), images.subset(distractors), skipped + unreadable)
+    return Sources(None, images.subset(own), images.subset(distractors), left_out + twins + remarks)
 
 
 def _take_readable(
     images: ImageSet, order: list[int], wanted: int, executor: Executor
 ) -> tuple[list[int], Rows]:
-    """The first `wanted` indices of the order that can be decoded, and rows of those that cannot.
+    """The first `wanted` indices of the order that can be decoded, and what to say of files.
 
     Only as many files are read as needed: a limit makes a huge folder quick.
     """
@@ -111,10 +113,10 @@ def _take_readable(
     rows: Rows = []
     while order and len(chosen) < wanted:
         part, order = order[: wanted - len(chosen)], order[wanted - len(chosen) :]
-        bad = find_unreadable(images.subset(part), executor)
+        bad, noted = look_at(images.subset(part), executor)
         bad_ids = {row[0] for row in bad}
         chosen += [i for i in part if images.ids[i] not in bad_ids]
-        rows += bad
+        rows += bad + noted
     return chosen, rows
 
 

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from iscutils.artifacts import KitError, atomic_path, content_key, file_hash, log
+from iscutils.ids import file_name_of, stem_of
 from iscutils.local.sift import ImageFeatures
 from iscutils.local.store import Features, read_features, write_features
 
@@ -56,7 +57,7 @@ def write_texts(features: Features, out: str | Path, negate_bins: bool = False) 
         if not single:
             temporary.mkdir()
         for i, image_id in enumerate(features.ids):
-            path = temporary if single else temporary / f"{image_id}.txt"
+            path = temporary if single else temporary / f"{file_name_of(image_id)}.txt"
             with open(path, "a", encoding="utf-8") as file:
                 file.writelines(_lines(image_id, features.load(i), negate_bins))
     return out
@@ -79,7 +80,7 @@ def read_texts(src: str | Path, out: str | Path, negate_bins: bool = False) -> P
     for path in files:
         pictures = _parse(path, negate_bins)
         if not pictures and src.is_dir():  # too few points: an empty file
-            pictures = {path.stem: _image([], [], negate_bins)}
+            pictures = {stem_of(path.stem): _image([], [], negate_bins)}
         for image_id, picture in pictures.items():
             if image_id in ids:
                 raise KitError(f"{path}: points of '{image_id}' stand in another file, too")
