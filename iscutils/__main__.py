@@ -64,7 +64,7 @@ def _polite() -> Iterator[None]:
 def _find(options: argparse.Namespace) -> None:
     from iscutils.executor import open_executor
     from iscutils.find import find_copies, open_pictures
-    from iscutils.findings import evidence
+    from iscutils.findings import shown
     from iscutils.search_folders import open_search
 
     pictures, references = open_pictures(options.pictures), open_pictures([options.among])
@@ -75,12 +75,9 @@ def _find(options: argparse.Namespace) -> None:
                 shortlist=options.shortlist, rows=options.rows, frames=options.frames,
                 library=library,
             )  # fmt: skip
-    rows = [
-        (row["query_id"], row["reference_id"], f"{row['score']:.2f}", evidence(row))
-        for row in found.likely.head(SHOWN).to_dict("records")
-    ]
+    header, *rows = shown(found.likely.head(SHOWN))
     if rows:
-        _print_table(("picture", "likely original", "score", "reason"), rows)
+        _print_table(header, rows)
     if len(found.likely) > SHOWN:
         print(f"... and {len(found.likely) - SHOWN} more")
     count = found.likely["query_id"].nunique()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run, is_note
+from iscutils.artifacts import NOTE, KitError, Run, is_note
 from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
@@ -34,6 +34,7 @@ from iscutils.findings import (
     cut,
     named,
     ranked,
+    said_of_links,
 )
 from iscutils.images import FileImages, ImageSet, no_images, scan_folder
 from iscutils.local import (
@@ -131,18 +132,11 @@ def find_copies(
         raise KitError(
             f"shortlist={shortlist}, rows={rows}, frames={frames}: give numbers of 1 or more"
         )
-    states = [file_states(images.files) for images in (pictures, references)]
-    sets, notes = framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
     folder = (run.path if library is None else Path(library)) / "descriptors"
+    sets, notes = framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
     near, skipped = nearest(sets, model, shortlist, folder, executor, device)
-    near = near[~same_file(near, *states)]
     unread = {file for _, file, reason in skipped if not is_note(reason)}
-    equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, shortlist)
-                          if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
-    near = without(near, equal[EQUAL_FILE])
-    candidates = alike(near, (sets[QUERIES], sets[REFERENCES]))
-    equal[EQUAL_PIXELS] = equal_pixels(candidates, pictures, references, executor)
-    near = without(near, equal[EQUAL_PIXELS])
+    near, equal, links = _settled(near, pictures, references, sets, unread, shortlist, executor)
     local = settings_of(shortlist, rows or ROWS)
     few = sets | {REFERENCES: named_in(sets[REFERENCES], near["reference_id"])}
     features = points_of(few, local, run.path / "points", executor)
@@ -150,19 +144,36 @@ def find_copies(
     table = verified_while_likely(features, near, local, parts, executor)
     shutil.rmtree(parts, ignore_errors=True)
     table, remarks = cut(ranked(table, equal), rows, shortlist)
-    draw = _drawer(table, pictures.ids, references.ids, pair_drawer(*features, local))
-    found = Findings(named(table, pictures.ids, references.ids), remarks)
-    skipped += [row for one in features for row in one.skipped]
-    links = linked_pairs(*states)
-    if links:
-        found.notes.append(_of_links(len({q for q, _ in links})))
-    _record_skipped(run, (pictures, references), skipped + notes, links)
+    found = Findings(named(table, pictures.ids, references.ids), remarks + said_of_links(links))
+    skipped += [*notes, *(row for one in features for row in one.skipped)]
+    _record_skipped(run, pictures, references, skipped, links)
     write_predictions(run.path / "matches.csv", found.pairs, cap=None, extra=True)
     write_report(
         run, Benchmark(run.name, pictures, references, FileImages([], []), None), found.pairs, {},
-        draw_pair=draw, threshold=LIKELY, notes=found.notes,
+        draw_pair=_drawer(table, pictures.ids, references.ids, pair_drawer(*features, local)),
+        threshold=LIKELY, notes=found.notes,
     )  # fmt: skip
     return found
+
+
+def _settled(
+    near: pd.DataFrame,
+    pictures: FileImages,
+    references: FileImages,
+    sets: Mapping[str, FileImages],
+    unread: Collection[str],
+    most: int,
+    executor: Executor,
+) -> tuple[pd.DataFrame, dict[str, list[Pair]], list[Pair]]:
+    """What needs no points: shortlists without it, equal pairs by reason, and links to one file."""
+    states = file_states(pictures.files), file_states(references.files)
+    near = near[~same_file(near, *states)]
+    equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, most)
+                          if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
+    near = without(near, equal[EQUAL_FILE])
+    candidates = alike(near, (sets[QUERIES], sets[REFERENCES]))
+    equal[EQUAL_PIXELS] = equal_pixels(candidates, pictures, references, executor)
+    return without(near, equal[EQUAL_PIXELS]), equal, linked_pairs(*states)
 
 
 def nearest(
@@ -263,27 +274,22 @@ def _drawer(
     return drawn
 
 
-def _of_links(count: int) -> str:
-    what = "1 picture is a reference" if count == 1 else f"{count} pictures are references"
-    return f"{what} under another name, by a link: no copy, see skipped.csv"
-
-
 def _record_skipped(
     run: Run,
-    sets: Sequence[FileImages],
+    pictures: FileImages,
+    references: FileImages,
     rows: Sequence[tuple[str, str, str]],
     links: Sequence[Pair],
 ) -> None:
     """`skipped.csv`: what was not read, in whole or in part, and links."""
-    names = {
-        file: name for images in sets for name, file in zip(images.ids, images.files, strict=True)
-    }
+    names = dict(zip(pictures.files, pictures.ids, strict=True))
+    names |= dict(zip(references.files, references.ids, strict=True))
     table = {(names[file], file, reason) for _, file, reason in rows}
-    left_out = [row for images in sets for row in getattr(images, "left_out", ())]
-    table |= {(written(path), path, reason) for path, reason in left_out}
-    queries, references = sets
-    for q, r in links:
-        if (queries.files[q], references.files[r]) <= (references.files[r], queries.files[q]):
-            reason = f"used: one file with {queries.ids[q]}, by a link, and no copy of it"
-            table.add((references.ids[r], references.files[r], reason))
+    for images in (pictures, references):
+        left_out = getattr(images, "left_out", ())
+        table |= {(written(path), path, reason) for path, reason in left_out}
+    pairs = {frozenset((pictures.files[q], references.files[r])) for q, r in links}
+    for file, other in map(sorted, pairs):
+        reason = f"{NOTE}one file with {names[file]}, by a link, and no copy of it"
+        table.add((names[other], other, reason))
     run.record_skipped("find", sorted(table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,15 +101,30 @@ def named(table: pd.DataFrame, queries: Sequence[str], references: Sequence[str]
     return table
 
 
-def evidence(row: Mapping[str, object]) -> str:
-    """Why a pair is called alike, in words for a line of a table."""
-    reason = f"{row['inliers']} points" if row["reason"] == POINTS else str(row["reason"])
-    frames = [
-        f"frame {row[f'{side}_frame']} of the {what}"
-        for side, what in zip(SIDES, ("picture", "original"), strict=True)
-        if not pd.isna(row.get(f"{side}_frame"))
-    ]
-    return ", ".join([reason, *frames])
+def said_of_links(links: Sequence[Pair]) -> list[str]:
+    """A sentence on pictures that are references, if there are any."""
+    count = len({q for q, _ in links})
+    what = "1 picture is a reference" if count == 1 else f"{count} pictures are references"
+    return [f"{what} under another name, by a link: no copy, see skipped.csv"] if count else []
+
+
+def shown(pairs: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Lines of a table of some pairs, the first one its header."""
+    header = ("picture", "likely original", "score", "points", "reason")
+    lines = [header, *(_line(row) for row in pairs.to_dict("records"))]
+    width = max(len(line) for line in lines[1:]) if lines[1:] else 4
+    return [line[:width] for line in lines]
+
+
+def _line(row: Mapping[str, Any]) -> tuple[str, ...]:
+    by_points = row["reason"] == POINTS
+    reasons = [] if by_points else [row["reason"]]
+    for side, what in zip(SIDES, ("picture", "original"), strict=True):
+        if not pd.isna(row.get(f"{side}_frame")):
+            reasons.append(f"frame {row[f'{side}_frame']} of the {what}")
+    points = str(row["inliers"]) if by_points else ""
+    line = (row["query_id"], row["reference_id"], f"{row['score']:.2f}", points)
+    return (*line, ", ".join(reasons)) if reasons else line
 
 
 def _pictures(count: int) -> str:

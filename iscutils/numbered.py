@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,8 +54,11 @@ def same_file(
     pairs: pd.DataFrame, queries: Sequence[FileState], references: Sequence[FileState]
 ) -> np.ndarray:
     """Which pairs are one file, (n,) bool."""
-    codes, _ = pd.factorize(np.array([hash(one.identity) for one in (*queries, *references)]))
-    own, others = codes[: len(queries)], codes[len(queries) :]
+    codes: dict[Hashable, int] = {}
+    own, others = (
+        np.array([codes.setdefault(one.identity, len(codes)) for one in states], np.int64)
+        for states in (queries, references)
+    )
     return own[numbers_of(pairs["query_id"])] == others[numbers_of(pairs["reference_id"])]
 
 

@@ -166,3 +166,15 @@ def test_messages_name_what_cannot_be_read(tmp_path, monkeypatch, capsys):
     for i in range(3):
         assert f"{i}.png (damaged or truncated" in message
     assert "3.png" not in message
+
+
+def test_one_copy_of_one_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    blank("white").save(tmp_path / "old" / "a.png")
+    (tmp_path / "-b.png").write_bytes((tmp_path / "old" / "a.png").read_bytes())
+    assert main(["find", *MODEL, "--among", "old", "--", "-b.png"]) == 0
+    assert "-b.png   old/a.png        1.00           equal file" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "runs" / "find-old" / "matches.csv")
+    assert table.query_id.tolist() == ["./-b.png"]
