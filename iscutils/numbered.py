@@ -11,7 +11,7 @@ from iscutils.equal import FileState, Pair
 from iscutils.executor import Executor
 from iscutils.images import FileImages, with_frames
 
-ALIKE = 0.9  # similarity of descriptors from which pixels may be equal: size and format move it
+ALIKE = 0.98  # similarity of descriptors from which pixels may be equal; a JPEG and its PNG: .999
 FEW = 64  # pictures looked through here: starting processes takes longer
 SIDES = ("query", "reference")
 _FRAME = "#frame="  # between the number of a picture and that of a frame, see `with_frames`

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from iscutils.__main__ import main
 from iscutils.datasets.builtin import builtin_images
-from iscutils.names import unwritten
+from iscutils.find import open_pictures
+from iscutils.names import unwritten, written
 
 MODEL = ["--model", "release-64", "--workers", "1"]
 BREAK, LATIN = "two\nlines.png", os.fsdecode(b"caf\xe9.png")
@@ -62,6 +63,7 @@ def searched(tmp_path_factory):
     for name in ("=cmd.png", BREAK, LATIN):
         photos[5].save(new / name)
         photos[5].save(old / name, compress_level=1)
+    os.symlink(new, old / "more")
     runs = here / "runs"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISCUTILS_RUNS", str(runs))
@@ -105,6 +107,12 @@ def test_a_link_is_no_copy_and_is_said_to_be_one(searched, matches):
         f"used: one file with new/{name}.jpg, by a link, and no copy of it"
         for name in ("hard", "soft")
     }
+
+
+def test_a_linked_folder_is_said_to_be_left_out(searched):
+    skipped = pd.read_csv(searched[2] / "skipped.csv").set_index("image_id")
+    place = str(searched[0] / "old" / "more")
+    assert skipped.loc[place, "reason"].startswith("link to a folder, not followed")
 
 
 def test_all_likely_originals_are_listed(matches):
@@ -153,6 +161,15 @@ def test_no_result_is_overwritten_and_descriptors_are_shared(searched, monkeypat
     again = sorted(path.name for path in (run / "descriptors").glob("references-*"))
     assert again == described
     assert not (other.parent / "descriptors").exists()
+
+
+def test_a_written_name_is_taken_as_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blank("white").save(tmp_path / LATIN)
+    for given in (LATIN, written(LATIN)):
+        pictures = open_pictures([given])
+        assert pictures.ids == [r"caf\xe9.png"]
+        assert pictures.files == [str(tmp_path / LATIN)]
 
 
 def test_messages_name_what_cannot_be_read(tmp_path, monkeypatch, capsys):
