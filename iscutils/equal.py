@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -53,11 +53,14 @@ def linked_pairs(queries: Sequence[FileState], references: Sequence[FileState]) 
 
 
 def equal_files(
-    queries: Sequence[FileState], references: Sequence[FileState], most: int
+    queries: Sequence[FileState],
+    references: Sequence[FileState],
+    most: int,
+    without: Collection[str] = (),
 ) -> list[Pair]:
     """Pairs of files with the same bytes, at most `most` a query; one file is no pair.
 
-    Only files that share their size with another one are read.
+    Only files that share their size with another one are read, and none of those in `without`.
     """
     holders = defaultdict(set)  # size -> files
     for one in (*queries, *references):
@@ -67,7 +70,7 @@ def equal_files(
     hashes: dict[Hashable, str | None] = {}  # by identity: a folder may be searched for itself
 
     def content(one: FileState) -> str | None:
-        if one.size not in sizes:
+        if one.size not in sizes or one.path in without:
             return None
         if one.identity not in hashes:
             hashes[one.identity] = _hash_or_none(one.path)

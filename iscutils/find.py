@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -136,14 +136,21 @@ def find_copies(
     sets, notes = framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
     near, skipped = nearest(sets, model, shortlist, folder, executor, device)
     unread = {file for _, file, reason in skipped if not is_note(reason)}
-    near, equal, links = _settled(near, pictures, references, sets, unread, shortlist, executor)
+    states = file_states(pictures.files), file_states(references.files)
+    near, same_bytes = near[~same_file(near, *states)], equal_files(*states, shortlist, unread)
+    near = without(near, same_bytes)
     local = settings_of(shortlist, rows or ROWS)
     few = sets | {REFERENCES: named_in(sets[REFERENCES], near["reference_id"])}
     features = points_of(few, local, run.path / "points", executor)
+    candidates = alike(near, sets.values(), features)
+    same_pixels = equal_pixels(candidates, pictures, references, executor)
+    near = without(near, same_pixels)
     parts = run.path / "points" / ".unfinished"
     table = verified_while_likely(features, near, local, parts, executor)
     shutil.rmtree(parts, ignore_errors=True)
-    table, remarks = cut(ranked(table, equal), rows, shortlist)
+    table = ranked(table, {EQUAL_FILE: same_bytes, EQUAL_PIXELS: same_pixels})
+    table, remarks = cut(table, rows, shortlist)
+    links = linked_pairs(*states)
     found = Findings(named(table, pictures.ids, references.ids), remarks + said_of_links(links))
     skipped += [*notes, *(row for one in features for row in one.skipped)]
     _record_skipped(run, pictures, references, skipped, links)
@@ -154,26 +161,6 @@ def find_copies(
         threshold=LIKELY, notes=found.notes,
     )  # fmt: skip
     return found
-
-
-def _settled(
-    near: pd.DataFrame,
-    pictures: FileImages,
-    references: FileImages,
-    sets: Mapping[str, FileImages],
-    unread: Collection[str],
-    most: int,
-    executor: Executor,
-) -> tuple[pd.DataFrame, dict[str, list[Pair]], list[Pair]]:
-    """What needs no points: shortlists without it, equal pairs by reason, and links to one file."""
-    states = file_states(pictures.files), file_states(references.files)
-    near = near[~same_file(near, *states)]
-    equal = {EQUAL_FILE: [(q, r) for q, r in equal_files(*states, most)
-                          if not {pictures.files[q], references.files[r]} & unread]}  # fmt: skip
-    near = without(near, equal[EQUAL_FILE])
-    candidates = alike(near, (sets[QUERIES], sets[REFERENCES]))
-    equal[EQUAL_PIXELS] = equal_pixels(candidates, pictures, references, executor)
-    return without(near, equal[EQUAL_PIXELS]), equal, linked_pairs(*states)
 
 
 def nearest(

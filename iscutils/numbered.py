@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,8 +11,8 @@ import pandas as pd
 from iscutils.equal import FileState, Pair
 from iscutils.executor import Executor
 from iscutils.images import FileImages, with_frames
+from iscutils.local import Features
 
-ALIKE = 0.98  # similarity of descriptors from which pixels may be equal; a JPEG and its PNG: .999
 FEW = 64  # pictures looked through here: starting processes takes longer
 SIDES = ("query", "reference")
 _FRAME = "#frame="  # between the number of a picture and that of a frame, see `with_frames`
@@ -71,15 +72,33 @@ def without(near: pd.DataFrame, pairs: Sequence[Pair]) -> pd.DataFrame:
     return near[~index.isin(pairs)]
 
 
-def alike(near: pd.DataFrame, sets: Iterable[FileImages]) -> list[Pair]:
-    """Pairs of numbers that may have equal pixels: near ones of files with one picture each."""
-    near = near[near["score"] >= ALIKE]
-    numbers = []
-    for images, side in zip(sets, SIDES, strict=True):
+def alike(
+    near: pd.DataFrame, sets: Iterable[FileImages], features: Iterable[Features]
+) -> list[Pair]:
+    """Pairs of numbers that may have equal pixels, by what is known of them without decoding.
+
+    Sides and thumbnails agree, or both pictures are too small for points. Both files hold one
+    picture each: of animations a single frame would say too little.
+    """
+    looks, numbers = [], []
+    for images, found, side in zip(sets, features, SIDES, strict=True):
+        looks.append(near[f"{side}_id"].map(_looks(found)).to_numpy(object))
         own = numbers_of(near[f"{side}_id"])
-        entries = np.bincount(numbers_of(images.ids))
-        numbers.append(np.where(entries[own] == 1, own, -1))
-    return [(q, r) for q, r in np.transpose(numbers).tolist() if min(q, r) >= 0]
+        frames = np.bincount(numbers_of(images.ids))
+        numbers.append(np.where(frames[own] == 1, own, -1))
+    small = pd.isna(looks[0]) & pd.isna(looks[1])
+    pairs = np.stack(numbers, axis=1)[(looks[0] == looks[1]) | small]  # (n, 2)
+    return [(q, r) for q, r in pairs.tolist() if min(q, r) >= 0]
+
+
+def _looks(features: Features) -> dict[str, bytes]:
+    """Digests of the sides and thumbnails of pictures, by id."""
+    digests = {}
+    for i, name in enumerate(features.ids):
+        thumbnail = features.thumbnail(i)
+        pixels = b"" if thumbnail is None else thumbnail.tobytes()
+        digests[name] = hashlib.blake2b(features.sizes[i].tobytes() + pixels).digest()
+    return digests
 
 
 def named_in(images: FileImages, names: Iterable[str]) -> FileImages:
