@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from iscutils.arguments import parser
+from iscutils.arguments import assignments_from_here, data_from_here, parser
 from iscutils.artifacts import KitError, runs_root
+from iscutils.names import one_line
 from iscutils.parameters import compose, load_notebooks, set_folders
 
 SHOWN = 40  # rows of a result
@@ -25,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.project:
             os.chdir(options.project)
+        if getattr(options, "assignments", None):
+            options.assignments = assignments_from_here(options.assignments)
+        if getattr(options, "data", None):
+            options.data = data_from_here(options.data)
         COMMANDS[options.command](options)
     except KitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -63,25 +68,28 @@ def _polite() -> Iterator[None]:
 
 
 def _find(options: argparse.Namespace) -> None:
-    from iscutils.artifacts import open_run
     from iscutils.executor import open_executor
-    from iscutils.find import LIKELY, find_copies, open_pictures
+    from iscutils.find import find_copies, open_pictures
+    from iscutils.findings import shown
+    from iscutils.search_folders import open_search
 
     pictures, references = open_pictures(options.pictures), open_pictures([options.among])
-    run = open_run(options.name or f"find-{Path(options.among).expanduser().absolute().name}")
-    with open_executor("processes", options.workers) as executor:
-        found = find_copies(
-            pictures, references, run, executor, model=options.model,
-            shortlist=options.shortlist, rows=options.rows,
-        )  # fmt: skip
-    likely = found[found["score"] >= LIKELY]
-    columns = likely[["query_id", "reference_id", "score", "inliers"]].head(SHOWN)
-    rows = [(*names, f"{score:.2f}", str(points)) for *names, score, points in columns.values]
+    with open_search(options.pictures, options.among, options.name) as (run, library):
+        with open_executor("processes", options.workers) as executor:
+            found = find_copies(
+                pictures, references, run, executor, model=options.model,
+                shortlist=options.shortlist, rows=options.rows, frames=options.frames,
+                library=library,
+            )  # fmt: skip
+    header, *rows = shown(found.likely.head(SHOWN))
     if rows:
-        _print_table(("picture", "likely original", "score", "points"), rows)
-    if len(likely) > SHOWN:
-        print(f"... and {len(likely) - SHOWN} more")
-    print(f"{likely['query_id'].nunique()} of {len(pictures)} pictures have a likely original")
+        _print_table(header, rows)
+    if len(found.likely) > SHOWN:
+        print(f"... and {len(found.likely) - SHOWN} more")
+    count = found.likely["query_id"].nunique()
+    print(f"{count} of {len(pictures)} pictures have a likely original")
+    for note in found.notes:
+        print(f"note: {note}")
     print(f"all pairs: {_shown(run.path / 'matches.csv')}")
     print(f"report:    {_shown(run.path / 'report.html')}")
 
@@ -106,7 +114,7 @@ def _run(options: argparse.Namespace) -> None:
                 stages, options.sets, assignments=options.assignments, only=only,
                 force=options.force, executor=options.cluster, jobs=options.jobs,
             )  # fmt: skip
-        _matrix(options)
+        _matrix(options, only)
         for path in (runs_root() / cell.run for stage in stages for cell in stage):
             if (path / "report.html").exists():
                 print(f"report: {_shown(path / 'report.html')}")
@@ -136,13 +144,13 @@ def _stages(options: argparse.Namespace) -> list:
     return expand(path, options.sets, name)
 
 
-def _matrix(options: argparse.Namespace) -> None:
+def _matrix(options: argparse.Namespace, only: Sequence[str] = ()) -> None:
     from iscutils.matrix import table
 
     stages = _stages(options)
     if not stages:
         raise KitError(f"none of the sets {', '.join(options.sets)} has a matrix.yaml")
-    rows = table(stages)
+    rows = table(stages, only)
     _print_table(rows[0], rows[1:])
 
 
@@ -247,7 +255,7 @@ def _first_comment(folder: Path) -> str:
 
 
 def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = [header, *rows]
+    table = [header, *([one_line(cell) for cell in row] for row in rows)]
     # A row of one text is a remark, as wide as it likes.
     columns = itertools.zip_longest(*(row for row in table if len(row) > 1), fillvalue="")
     widths = [max(map(len, column)) for column in columns]

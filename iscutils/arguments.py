@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+from pathlib import Path
+
+import yaml
 
 from iscutils import __version__
+from iscutils.artifacts import project_root
 
 FIND_EXAMPLES = """examples:
   python -m iscutils find edited.jpg --among ~/Pictures
@@ -44,7 +50,11 @@ def parser() -> argparse.ArgumentParser:
     )
     find.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
     find.add_argument("--among", required=True, metavar="FOLDER", help="of possible originals")
-    find.add_argument("--name", metavar="RUN", help="run folder (default: find-FOLDER)")
+    find.add_argument(
+        "--name",
+        metavar="RUN",
+        help="run folder (default: find-FOLDER, with a key if other pictures have that one)",
+    )
     find.add_argument(
         "--model",
         default="release-256",
@@ -61,9 +71,15 @@ def parser() -> argparse.ArgumentParser:
     find.add_argument(
         "--rows",
         type=int,
-        default=10,
         metavar="N",
-        help="most references listed for a picture (default: %(default)s)",
+        help="most references listed for a picture (default: 10, and all that are likely)",
+    )
+    find.add_argument(
+        "--frames",
+        type=int,
+        default=3,
+        metavar="N",
+        help="of an animation or a file of pages that are compared (default: %(default)s)",
     )
     find.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes (default: one a core)"
@@ -174,3 +190,54 @@ def _add_set(command: argparse.ArgumentParser) -> None:
         dest="assignments",
         help="one parameter, wins over the sets; may be repeated",
     )
+
+
+DATA = ("data", "train_images")  # parameters that always name places, or the embedded pictures
+
+
+def assignments_from_here(texts: list[str]) -> list[str]:
+    """`name=value` of the command line with relative paths as the working directory means them.
+
+    Within notebooks and parameter files a relative path is meant from the project. `data` and
+    `train_images` are paths; other values only where they hold a slash and exist.
+    """
+    return [_assignment_from_here(text) for text in texts]
+
+
+def _assignment_from_here(text: str) -> str:
+    name, equals, value = text.partition("=")
+    if name.strip() in DATA:
+        return name + equals + data_from_here(value.strip())
+    if not value.lstrip().startswith("["):
+        return name + equals + _from_here(value.strip(), needed=False)
+    try:
+        items = yaml.safe_load(value)
+        items = [_from_here(one, needed=False) if isinstance(one, str) else one for one in items]
+    except yaml.YAMLError:
+        return text  # `compose` says what is wrong
+    return name + equals + yaml.safe_dump(items, default_flow_style=True, width=10**9).strip()
+
+
+def data_from_here(data: str) -> str:
+    """A data parameter of the command line: `builtin`, FOLDER or `disc21:FOLDER?truth=FILE`."""
+    if data in ("", "builtin"):
+        return data
+    place, *options = re.split(r"([?&]\w+=)", data)
+    kind = re.match(r"\w+:|", place)[0] if not os.path.exists(place) else ""
+    names, values = options[::2], options[1::2]
+    further = [
+        name + _from_here(value, needed=False) for name, value in zip(names, values, strict=True)
+    ]
+    return "".join([kind, _from_here(place[len(kind) :], needed=True), *further])
+
+
+def _from_here(path: str, *, needed: bool) -> str:
+    """The absolute form of what is meant from here; other text as it is.
+
+    needed: it is a path, even if it is missing and in whatever form.
+    """
+    here, root = Path.cwd(), project_root()
+    own = here / os.path.expanduser(path)
+    if here == root or not (needed or ("/" in path and own.exists())):
+        return path
+    return path if not own.exists() and (root / path).exists() else str(own)

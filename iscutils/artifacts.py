@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iscutils.names import from_cell, one_line, to_cell, written
+
 log = logging.getLogger("iscutils")
 if not log.handlers:
     _handler = logging.StreamHandler()
@@ -218,7 +220,7 @@ class Run:
 
         Rows whose reason begins with `NOTE` are notes on images that are used, and do not count.
         """
-        rows = [(stage, *row) for row in rows]
+        rows = [(stage, one_line(name), written(file), reason) for name, file, reason in rows]
         lost = sum(not is_note(reason) for *_, reason in rows)
         if follows():
             return lost
@@ -227,7 +229,10 @@ class Run:
             with open(temporary, "w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(SKIPPED_COLUMNS)
-                writer.writerows(sorted(kept + rows))
+                writer.writerows(
+                    [one, to_cell(image_id), to_cell(path), reason]
+                    for one, image_id, path, reason in sorted(kept + rows)
+                )
         if lost:
             log.warning("%d images skipped in %s, see %s", lost, stage, "skipped.csv")
         if len(rows) > lost:
@@ -240,7 +245,10 @@ class Run:
         if not path.exists():
             return []
         with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+            return [
+                {name: from_cell(cell) for name, cell in row.items()}
+                for row in csv.DictReader(file)
+            ]
 
 
 def is_note(reason: str) -> bool:

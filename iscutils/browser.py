@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from iscutils import plots
 from iscutils.artifacts import KitError
-from iscutils.images import ImageError, ImageSet
+from iscutils.images import ImageError, ImageSet, decode_noted
 from iscutils.pairs import true_pairs
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 VERDICTS = ("correct", "wrong", "distractor", "missed", "unknown")
 # Shown and exported when present.
-EXTRA_COLUMNS = ("inliers", "mirrored", "similarity", "coverage", "agreement")
+EXTRA_COLUMNS = ("reason", "inliers", "mirrored", "similarity", "coverage", "agreement")
+FRAME_COLUMNS = ("query_frame", "reference_frame")  # of an animation, counted from 0; else missing
 GEOMETRY = [f"h{row}{column}" for row in range(3) for column in range(3)]
 
 # (query_id, reference_id) -> query_points (M, 2), reference_points (M, 2), inliers (M,) bool,
@@ -163,7 +164,7 @@ def browser_data(
     curve = threshold_curve(judged, keep=threshold)
     missed = judged["verdict"] == "missed"
     listed = judged[missed | (np.arange(len(judged)) < max_rows)].reset_index(drop=True)
-    extras = [name for name in EXTRA_COLUMNS if name in listed]
+    extras = [name for name in (*EXTRA_COLUMNS, *FRAME_COLUMNS) if name in listed]
     true = judged[judged["verdict"].isin(["correct", "missed"])]
     pictured = choose_pictured(listed["verdict"], max_thumbnails)
     pictures = _Pictures(benchmark, side)
@@ -215,15 +216,17 @@ class _Pictures:
         self.sizes: dict[str, tuple[int, int] | None] = {}  # original width, height
         self.encoded: dict[str, dict[str, Any]] = {}
 
-    def add(self, kind: str, name: str) -> tuple[int, int] | None:
+    def add(self, kind: str, name: str, frame: Any = None) -> tuple[int, int] | None:
         """Encode one picture; its original (width, height), or None where it cannot be read."""
-        key = f"{kind}:{name}"
+        frame = _plain(frame)
+        key = f"{kind}:{name}" + (f"#frame={frame}" if frame else "")
         if key not in self.sizes:
             try:
                 if name not in self.index[kind]:
                     raise ImageError("no picture of this id in the data")
                 # In full, not drafted: drawings are given in pixels of the original.
-                image = self.sets[kind].load(self.index[kind][name])
+                images, i = self.sets[kind], self.index[kind][name]
+                image = decode_noted(images.path(i), frame=frame)[0] if frame else images.load(i)
                 self.sizes[key] = image.size
                 self.encoded[key] = encode_thumbnail(image, self.side)
             except ImageError as error:
@@ -234,7 +237,8 @@ class _Pictures:
     def draw(self, row: pd.Series, draw_pair: DrawPair | None) -> dict[str, Any]:
         """Normalised drawing of one pair: inlier points and both outlines, where known."""
         query, reference = row["query_id"], row["reference_id"]
-        query_size, reference_size = self.add("q", query), self.add("r", reference)
+        query_size = self.add("q", query, row.get("query_frame"))
+        reference_size = self.add("r", reference, row.get("reference_frame"))
         if query_size is None or reference_size is None:
             return {}
         pair: Mapping[str, Any] = {}

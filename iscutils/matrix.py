@@ -23,7 +23,7 @@ import itertools
 import os
 import string
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -48,13 +48,17 @@ class Cell:
     notebooks: Sequence[str]  # numbers
     assignments: Sequence[str] = field(default_factory=tuple)  # name=value texts
 
-    def finished(self) -> bool:
-        """Whether all its notebooks were finished once; only running it checks their keys."""
+    def chosen(self, only: Collection[str]) -> list[str]:
+        """Those of its notebooks that are among some numbers; all for none."""
+        return [number for number in self.notebooks if not only or number in only]
+
+    def finished(self, only: Collection[str] = ()) -> bool:
+        """Whether its chosen notebooks were finished once; only running it checks their keys."""
         folder = runs_root() / self.run
         if not (folder / "params.yaml").exists():
             return False
         run = open_run(self.run)
-        return all(read_stamp(run, name) for name in select_numbers(self.notebooks))
+        return all(read_stamp(run, name) for name in select_numbers(self.chosen(only)))
 
 
 def matrix_file(sets: Sequence[str], folder: str | Path | None = None) -> Path | None:
@@ -169,9 +173,9 @@ def run_matrix(
     Raises:
         KitError: cells that failed, named at the end of their stage; later stages need them.
     """
-    chosen = {number.zfill(2) for number in only}
+    chosen = _numbers(only)
     for stage in stages:
-        cells = [cell for cell in stage if not chosen or chosen & set(cell.notebooks)]
+        cells = [cell for cell in stage if cell.chosen(chosen)]
         job = partial(
             _run_cell, tuple(sets), tuple(assignments), frozenset(chosen), force, jobs > 1
         )
@@ -190,7 +194,7 @@ def _run_cell(
     cell: Cell,
 ) -> str:
     """Execute one cell; returns what went wrong, empty if nothing did."""
-    numbers = [number for number in cell.notebooks if not chosen or number in chosen]
+    numbers = cell.chosen(chosen)
     log.info("run %s: notebooks %s", cell.run, ", ".join(numbers))
     try:
         with one_gpu() if several else contextlib.nullcontext():
@@ -239,23 +243,34 @@ def _gpus(visible: str | None) -> list[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def table(stages: Sequence[Sequence[Cell]]) -> list[tuple[str, ...]]:
-    """Rows of text that show which runs are finished: a grid for stages over two axes."""
+def table(stages: Sequence[Sequence[Cell]], only: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """Rows of text that show which runs are finished: a grid for stages over two axes.
+
+    only: numbers of the notebooks that count; runs without them are left out.
+    """
+    chosen = _numbers(only)
+    stages = [[cell for cell in stage if cell.chosen(chosen)] for stage in stages]
     rows: list[tuple[str, ...]] = []
     for stage in stages:
         axes = list(stage[0].place) if stage else []
         if len(axes) != 2:
-            rows += [(cell.run, _mark(cell)) for cell in stage]
+            rows += [(cell.run, _mark(cell, chosen)) for cell in stage]
             continue
         across = list(dict.fromkeys(cell.place[axes[1]] for cell in stage))
         rows.append((f"{axes[0]} / {axes[1]}", *across))
         for down in dict.fromkeys(cell.place[axes[0]] for cell in stage):
-            line = {c.place[axes[1]]: _mark(c) for c in stage if c.place[axes[0]] == down}
+            line = {c.place[axes[1]]: _mark(c, chosen) for c in stage if c.place[axes[0]] == down}
             rows.append((down, *(line.get(name, "") for name in across)))
-    done = sum(cell.finished() for stage in stages for cell in stage)
-    rows.append((f"{done} of {sum(map(len, stages))} runs finished",))
+    done = sum(cell.finished(chosen) for stage in stages for cell in stage)
+    asked = f" with {', '.join(sorted(chosen))}" if chosen else ""
+    rows.append((f"{done} of {sum(map(len, stages))} runs finished{asked}",))
     return rows
 
 
-def _mark(cell: Cell) -> str:
-    return "finished" if cell.finished() else "-"
+def _numbers(only: Sequence[str]) -> frozenset[str]:
+    """Numbers of notebooks as cells name them."""
+    return frozenset(number.zfill(2) for number in only)
+
+
+def _mark(cell: Cell, chosen: Collection[str]) -> str:
+    return "finished" if cell.finished(chosen) else "-"

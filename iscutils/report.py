@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def write_report(
     direction: tuple[np.ndarray, np.ndarray] | None = None,
     draw_pair: DrawPair | None = None,
     threshold: float | None = None,
+    notes: Sequence[str] = (),
     max_thumbnails: int = 200,
     max_rows: int = 20_000,
     out: str | Path | None = None,
@@ -54,6 +55,7 @@ def write_report(
     `parts_table` gives; `direction` the norm ratios of candidates and which of them are true pairs,
     (n,) each. `draw_pair` gives the keypoints of a pair, see `browser.DrawPair`.
     `threshold` is where the browser's starts; by default that of 90 % precision, if it is known.
+    `notes` are sentences shown above the matches.
     `max_thumbnails` pairs get pictures, the best of each verdict; `max_rows` matches are listed.
     Without a ground truth no metric is given. Default `out`: `report.html` in the run folder.
     The same inputs give the same bytes.
@@ -103,7 +105,7 @@ def write_report(
         figures=_headline(final_metrics, lost, truth),
         navigation=_navigation([*sections, ("browser", "Match browser", "")]),
         sections=_join(sections),
-        browser_note=_browser_note(truth is not None),
+        browser_note=_browser_note(truth is not None, notes),
         style=templates.asset("report.css"),
         script=(script := templates.asset("report.js")),
         policy=templates.policy(script),
@@ -171,7 +173,13 @@ def _parameters_section(run: Run) -> str:
     return f"<details><summary>params.yaml</summary><pre>{text}</pre></details>{version}"
 
 
-def _browser_note(judged: bool) -> str:
+def _browser_note(judged: bool, notes: Sequence[str] = ()) -> str:
+    """HTML inside a paragraph."""
+    remarks = (f'</p><p class="note">{templates.text(note)}' for note in notes)
+    return _meaning_of_rows(judged) + "".join(remarks)
+
+
+def _meaning_of_rows(judged: bool) -> str:
     badges = {
         "correct": "✓ a true pair",
         "wrong": "✕ the query has an original, but not this",

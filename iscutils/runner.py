@@ -7,7 +7,6 @@ that was changed, interrupted or killed continues by running the same command ag
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -37,6 +36,7 @@ from iscutils.artifacts import (
 )
 from iscutils.datasets import check_data
 from iscutils.kernels import end_processes, execute, running_path
+from iscutils.locks import locked
 from iscutils.parameters import Notebook, compose, load_notebooks, nearest, parse_assignment
 from iscutils.together import Leader
 
@@ -284,18 +284,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-@contextlib.contextmanager
-def _locked(run: Run) -> Iterator[None]:
-    """Hold the run folder for this process; the system frees it however the process ends."""
-    with open(run.path / ".lock", "w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise KitError(
-                f"run '{run.name}' is being executed by another process: "
-                "wait for it, or give this one another --name"
-            ) from error
-        yield
+def _locked(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Hold the run folder for this process."""
+    return locked(
+        run.path,
+        f"run '{run.name}' is being executed by another process: "
+        "wait for it, or give this one another --name",
+    )
 
 
 def remove_stale(folder: Path) -> None:

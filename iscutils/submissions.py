@@ -10,6 +10,7 @@ import pandas as pd
 
 from iscutils.artifacts import KitError, atomic_path, log
 from iscutils.ids import image_id
+from iscutils.names import from_cell, to_cell
 from iscutils.pairs import PAIR_COLUMNS, check_ground_truth, check_predictions, sort_pairs
 
 SUBMISSION_ROWS = 500_000  # limit of the matching track for 50,000 queries
@@ -53,7 +54,8 @@ def write_predictions(
 
     Scores have up to 9 significant digits, enough for every float32 to come back unchanged. More
     rows than `cap` (None: no limit) are a `KitError`, or are left out with `cut=True`. `extra`
-    keeps further columns, which a submission must not have.
+    keeps further columns, which a submission must not have, and writes ids so that no spreadsheet
+    runs them (`names.to_cell`); `read_predictions` gives them back.
     """
     frame = sort_pairs(check_predictions(predictions))
     if cap is not None and len(frame) > cap:
@@ -66,6 +68,9 @@ def write_predictions(
         frame = frame.iloc[:cap].copy()
     frame["score"] = _score_texts(frame["score"].to_numpy())
     others = [column for column in frame if column not in PAIR_COLUMNS] if extra else []
+    if extra:  # opened in spreadsheets; a submission keeps its ids to the letter
+        for column in PAIR_COLUMNS[:2]:
+            frame[column] = frame[column].map(to_cell)
     with atomic_path(path) as temporary:
         frame[PAIR_COLUMNS + others].to_csv(temporary, index=False, lineterminator="\n")
     return Path(path)
@@ -131,7 +136,8 @@ def _read_table(path: Path, names: list[str]) -> tuple[pd.DataFrame, np.ndarray]
     for column in table:
         if column in PAIR_COLUMNS[:2]:
             codes, ids = pd.factorize(table[column])
-            table[column] = np.array([image_id(name) for name in ids], dtype=object)[codes]
+            names = [image_id(from_cell(name)) for name in ids]
+            table[column] = np.array(names, dtype=object)[codes]
         elif column != "score":
             table[column] = _numbers_if_possible(table[column])
     return table, lines

@@ -13,6 +13,7 @@ from test_report import NASTY, draw_pair, make_benchmark, make_matches, make_rep
 
 from iscutils import browser
 from iscutils.evaluation import evaluate, precision_recall_curve
+from iscutils.names import to_cell
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
@@ -219,8 +220,8 @@ def test_export_gives_the_filtered_rows_back_unchanged(open_page, tiny):
     def check(rows, expected):
         assert list(rows[0]) == [*matches.columns, "verdict", "edits"]
         for row, wanted in zip(rows, expected.to_dict("records"), strict=True):
-            assert row["query_id"] == wanted["query_id"]
-            assert row["reference_id"] == wanted["reference_id"]
+            assert row["query_id"] == to_cell(wanted["query_id"])
+            assert row["reference_id"] == to_cell(wanted["reference_id"])
             assert row["verdict"] == wanted["verdict"]
             assert row["edits"] == benchmark.edits[wanted["query_id"]]
             if wanted["verdict"] == "missed":

@@ -107,6 +107,18 @@ def test_all_cells_run_once_and_feed_later_ones(project, capsys):
     assert stamp.stat().st_mtime_ns == before
 
 
+def test_with_only_some_notebooks_these_alone_count(project, capsys):
+    book = nbformat.read(project / "notebooks" / "01_only.ipynb", 4)
+    nbformat.write(book, project / "notebooks" / "02_later.ipynb")
+    (project / "params" / "many" / "matrix.yaml").write_text(
+        'runs:\n  - {notebooks: ["01", "02"]}\n  - {notebooks: ["02"]}\n'
+    )
+    assert main(["run", "many", "--only", "1"]) == 0
+    assert "1 of 1 runs finished with 01" in capsys.readouterr().out
+    assert main(["matrix", "many"]) == 0
+    assert "0 of 2 runs finished" in capsys.readouterr().out
+
+
 def test_a_failed_cell_is_named_after_the_others_ran(project, capsys):
     path = project / "params" / "many" / "matrix.yaml"
     path.write_text(path.read_text().replace("one: 1", "bad: 3"))

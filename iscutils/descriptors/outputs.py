@@ -22,6 +22,7 @@ from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import Descriptor
 from iscutils.models.precision import pick_device
+from iscutils.names import written
 
 if TYPE_CHECKING:
     from iscutils.retrieval.whitening import Codec
@@ -190,7 +191,11 @@ def finish(output: Output, shards: Sequence[tuple[int, int]], images: ImageSet, 
             skipped += json.loads(file["skipped"][()])
             counts.append(len(file["index"]))
     if not sum(counts):
-        raise KitError(f"none of the {len(images)} images of '{name}' can be read")
+        shown = [f"{written(file or image_id)} ({reason})" for image_id, file, reason in skipped]
+        raise KitError(
+            f"none of the {len(images)} images of '{name}' can be read: "
+            + "; ".join([*shown[:3], *(["..."] if len(shown) > 3 else [])])
+        )
     names = to_bytes(images.ids)
     write_blocks(
         output.path, _blocks(files, counts, names), sum(counts), model=output.model,

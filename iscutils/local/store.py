@@ -24,6 +24,7 @@ from iscutils.executor import Executor
 from iscutils.images import ImageError, ImageSet
 from iscutils.local.config import LocalConfig
 from iscutils.local.sift import MIN_SIDE, ImageFeatures, extract_image
+from iscutils.names import unwritten, written
 
 VERSION = 1  # raise when the same picture gets other features
 PART = 64  # pictures per part file, the unit of resuming
@@ -171,7 +172,7 @@ def _extract_part(images: ImageSet, folder: Path, config: LocalConfig, start: in
             if min(image.size) < MIN_SIDE:
                 raise ImageError(f"{image.size[0]} x {image.size[1]} pixels are too few for SIFT")
         except ImageError as error:
-            skipped.append((images.ids[i], str(images.path(i) or ""), str(error)))
+            skipped.append((images.ids[i], written(images.path(i) or ""), str(error)))
             continue
         ids.append(images.ids[i])
         found.append(extract_image(image, config))
@@ -271,10 +272,14 @@ def read_features(path: str | Path) -> Features:
                 file["thumbnail_sizes"][:],
                 np.concatenate([[0], np.cumsum(areas)]),
                 str(file.attrs.get("key", "")),
-                [tuple(text.decode() for text in row) for row in file["skipped"][:]],
+                [_skipped(*(text.decode() for text in row)) for row in file["skipped"][:]],
             )
     except OSError as error:
         raise KitError(f"{path} is damaged ({error}): delete it and extract again") from error
+
+
+def _skipped(image_id: str, file: str, reason: str) -> tuple[str, str, str]:
+    return image_id, unwritten(file), reason
 
 
 def _report(features: Features, path: Path) -> None:

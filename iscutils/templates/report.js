@@ -87,12 +87,13 @@ function makeCard(row, position) {
   return card;
 }
 
+const frameOf = (row, side) => row[side + "_id"] + (row[side + "_frame"] ? "#frame=" + row[side + "_frame"] : "");
 // Both pictures in square cells of 100 units; drawings are given in shares of width and height.
 function makePair(row, withLines) {
   const svg = copy("pair");
   svg.setAttribute("aria-label", `query ${row.query_id} beside reference ${row.reference_id}`);
   const drawing = data.drawings[row.index] || {};
-  const boxes = ["q:" + row.query_id, "r:" + row.reference_id].map((key, i) =>
+  const boxes = ["q:" + frameOf(row, "query"), "r:" + frameOf(row, "reference")].map((key, i) =>
     placePicture(svg.querySelectorAll(".side")[i], row.index in data.drawings ? data.pictures[key] : null, 104 * i));
   const at = (box, x, y) => [box.x + x * box.w, box.y + y * box.h];
   [drawing.outline, drawing.window].forEach((corners, i) => {
@@ -190,7 +191,9 @@ function moveThreshold() {
 function exportRows() {
   const names = [...columns, ...(judged ? ["verdict"] : []), "edits"];
   const cell = (value) => {
-    const text = value === null ? "" : String(value);
+    // `./` as in names.to_cell: a spreadsheet would run a text that begins like a formula.
+    const formula = typeof value === "string" && /^[=+@-]/.test(value);
+    const text = value === null ? "" : (formula ? "./" : "") + value;
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   };
   const lines = [names, ...visible.map((row) => names.map((name) => row[name]))];
