@@ -23,7 +23,7 @@ from iscutils.preprocess import VARIANTS, prepare, vary
 PARTS = ("whole", "query", "reference")
 # Ways to ask with a query, and the numbers of the parts they stand for; see `way_parts`.
 WAYS = {
-    "whole": (0,), "tiles": (30, 31, 32, 33), "centre": (4,), "inverted": (40,), "mirrored": (41,),
+    "whole": (0,), "tiles": (30, 31, 32, 33), "centre": (34,), "inverted": (40,), "mirrored": (41,),
     "turned": (1, 2, 3),
 }  # fmt: skip
 WHOLE = 0
@@ -91,8 +91,8 @@ def way_parts(ways: Sequence[str], box: Sequence[int]) -> list[Part]:
     """The parts by which a query is asked in several ways, within a box (left, top, right, bottom).
 
     whole: the picture itself; tiles: its four corners, two thirds of each side, so that they
-    overlap; centre: half of each side; inverted: its negative; mirrored: left and right changed;
-    turned: by 90, 180 and 270 degrees. Parts without a pixel are left out.
+    overlap; centre: as large, in the middle; inverted: its negative; mirrored: left and right
+    changed; turned: by 90, 180 and 270 degrees. Parts without a pixel are left out.
     """
     left, top, right, bottom = box
     width, height = right - left, bottom - top
@@ -100,7 +100,7 @@ def way_parts(ways: Sequence[str], box: Sequence[int]) -> list[Part]:
     found = {
         "whole": whole_part(width, height),
         "tiles": _numbered(_corners(width, height), WAYS["tiles"][0]),
-        "centre": _numbered([_centre(width, height)], WAYS["centre"][0]),
+        "centre": _numbered(_grid(width, height, (1, 5), 6), WAYS["centre"][0]),
         "inverted": [Part(WAYS["inverted"][0], whole, look="inverted")],
         "mirrored": [Part(WAYS["mirrored"][0], whole, look="mirrored")],
         "turned": [Part(i, whole, 90 * i) for i in WAYS["turned"]],
@@ -264,12 +264,11 @@ def load_parts(images: ImageSet, plan: Plan, index: int) -> Pieces | str:
     boxes = plan.detections.get(images.ids[index])
     blurred = any(stream.variant.startswith("blur") for stream in plan.streams)
     reducible = plan.reduced and plan.parts == "whole" and boxes is None and not blurred
-    # A JPEG may be decoded at reduced scale, to no less than twice the size wanted (of a part that
-    # is half of each side, too).
-    cuts = 2 if {"tiles", "centre"} & set(plan.ways) else 1
-    least = 2 * cuts * max(stream.size for stream in plan.streams) if reducible else None
+    # A JPEG may be decoded at reduced scale, to no less than twice the size wanted, in tiles too.
+    cut_out = bool({"tiles", "centre"} & set(plan.ways))
+    least = (3 if cut_out else 2) * max(stream.size for stream in plan.streams)
     try:
-        image = images.load(index, min_side=least)
+        image = images.load(index, min_side=least if reducible else None)
     except ImageError as error:
         return str(error)
     parts = choose_parts(image, plan, boxes)

@@ -82,7 +82,7 @@ class ExtractionConfig:
         check_resize(self.resize)
         if self.background not in (AUTO, "images"):
             raise KitError(f"background '{self.background}' is unknown: choose {AUTO} or images")
-        if self.separate and check_ways(self.ways) not in ((), ("whole",)):
+        if check_ways(self.ways) not in ((), ("whole",)) and self.separate:
             raise KitError(
                 f"ways={list(self.ways)} describe queries at all sizes together: set ways=[], or "
                 "parts=whole and per_size=False"
