@@ -79,7 +79,7 @@ def _find(options: argparse.Namespace) -> None:
             found = find_copies(
                 pictures, references, run, executor, model=options.model,
                 shortlist=options.shortlist, rows=options.rows, frames=options.frames,
-                library=library,
+                library=library, ways=options.ways.split(","),
             )  # fmt: skip
     header, *rows = shown(found.likely.head(SHOWN))
     if rows:

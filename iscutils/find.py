@@ -58,6 +58,8 @@ from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions, write_predictions
 
 MODEL = "release-256"
+WAYS = ("whole", "tiles", "centre", "inverted")  # to ask with a picture, see `retrieve`
+SCORE_NORM = "1.0[0,2]"  # by which the scores of several ways compare
 SHORTLIST = 200  # references of a picture that its points vote among
 FRAMES = 3  # of an animation or a file of pages
 PAIR = ["query_id", "reference_id"]
@@ -108,6 +110,7 @@ def find_copies(
     frames: int = FRAMES,
     device: str = "auto",
     library: str | Path | None = None,
+    ways: Sequence[str] = WAYS,
 ) -> Findings:
     """Rank the likely originals of each picture; writes `matches.csv` and `report.html`.
 
@@ -124,9 +127,10 @@ def find_copies(
         rows: most references listed for a picture; None: 10, and all that are likely.
         frames: most frames or pages of a file that are looked at; first, middle and last are 3.
         library: folder of the descriptors (default: the run's).
+        ways: in which the pictures are described, see `parts.WAYS`.
 
     Raises:
-        KitError: no such model, a number below 1, or no picture that can be read.
+        KitError: no such model or way, a number below 1, or no picture that can be read.
     """
     if min(shortlist, frames, ROWS if rows is None else rows) < 1:
         raise KitError(
@@ -134,7 +138,7 @@ def find_copies(
         )
     folder = (run.path if library is None else Path(library)) / "descriptors"
     sets, notes = framed({QUERIES: pictures, REFERENCES: references}, frames, executor)
-    near, skipped = nearest(sets, model, shortlist, folder, executor, device)
+    near, skipped = nearest(sets, model, shortlist, folder, executor, device, ways)
     unread = {file for _, file, reason in skipped if not is_note(reason)}
     states = file_states(pictures.files), file_states(references.files)
     near, same_bytes = near[~same_file(near, *states)], equal_files(*states, shortlist, unread)
@@ -170,16 +174,21 @@ def nearest(
     out: str | Path,
     executor: Executor,
     device: str = "auto",
+    ways: Sequence[str] = WAYS,
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """The nearest references of each query by a shipped model, and (id, file, reason) of bad files.
 
-    sets: "queries" and "references". Similarities are whitened by the model's own background.
+    sets: "queries" and "references". Similarities are whitened and normalised by the model's own
+    background; of the ways to ask with a query the best counts.
     """
-    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device)
+    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device, ways=ways)
     files = extract_sets(sets, {model: shipped_folder(model)}, config, out, executor)
     own = [files[model, kind] for kind in (QUERIES, REFERENCES, "background")]
     codec = f"PCAW{load(model).dim},L2norm,Flat"
-    found = retrieve(*own, out, name="nearest", codec=codec, rule=f"knn:{count}")
+    found = retrieve(
+        *own, out, name="nearest", codec=codec, score_norm=SCORE_NORM, rule=f"knn:{count}",
+        ways=ways,
+    )  # fmt: skip
     return read_predictions(found), [row for path in own[:2] for row in read_skipped(path)]
 
 

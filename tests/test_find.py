@@ -9,6 +9,7 @@ from iscutils import edits
 from iscutils.__main__ import main
 from iscutils.artifacts import KitError
 from iscutils.datasets.builtin import builtin_images
+from iscutils.descriptors.store import read_descriptors
 from iscutils.find import open_pictures
 
 EDITS = ["hflip", "crop", "text"]
@@ -114,3 +115,22 @@ def test_errors_say_what_is_wrong(
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(KitError, match="holds no images"):
         open_pictures([tmp_path])
+
+
+def test_a_picture_is_asked_in_the_ways_wanted(searched, album, suspects, tmp_path, monkeypatch):
+    """Numbers of `parts.WAYS`: a whole, four tiles and the centre, a negative."""
+    monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path))
+    command = ["find", str(suspects / "crop.png"), "--among", str(album), "--workers", "1"]
+    assert main([*command, "--name", "two", "--ways", "whole,inverted"]) == 0
+    wanted = {searched: ["0", "30", "31", "32", "33", "34", "40"], tmp_path / "two": ["0", "40"]}
+    for run, parts in wanted.items():
+        (file,) = (run / "descriptors").glob("queries-*.h5")
+        assert list(dict.fromkeys(read_descriptors(file).columns["part"])) == parts
+    matches = pd.read_csv(tmp_path / "two" / "matches.csv")
+    assert matches.reference_id.iloc[0] == str(album / "new" / "1.jpg")
+
+
+def test_an_unknown_way_is_refused(album, suspects, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path))
+    assert main(["find", str(suspects), "--among", str(album), "--ways", "whole,upside"]) == 1
+    assert "choose among whole, tiles, centre, inverted" in capsys.readouterr().err
