@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import KitError, content_key
 from iscutils.losses import unit
 from iscutils.models import Descriptor, DescriptorConfig, load, state_key
 from iscutils.models.descriptor import first_of_two
@@ -58,10 +59,18 @@ class Taught(Method):
     paths = ("tensor", "images", "stored")
 
     def __init__(
-        self, config: TrainConfig, total_steps: int, teacher: nn.Module | None, **settings: Any
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        teacher: nn.Module | None,
+        originals: np.ndarray | None = None,
+        **settings: Any,
     ):
         known = None if teacher is None else state_key(teacher)
+        if originals is not None:
+            settings["originals"] = content_key(originals.shape)  # teacher and data decide the rest
         super().__init__(config, total_steps, teacher=known, **settings)
+        self._originals = originals
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
 
     @property
@@ -74,13 +83,18 @@ class Taught(Method):
             teacher.to(self.device)
 
     @torch.no_grad()
-    def target(self, views: torch.Tensor, known: Sequence[torch.Tensor] = ()) -> torch.Tensor:
-        """The teacher's unit vectors (M, width) of views (M, 3, S, S), in float32.
+    def target(
+        self, views: torch.Tensor, ids: torch.Tensor, known: Sequence[torch.Tensor] = ()
+    ) -> torch.Tensor:
+        """The teacher's unit vectors (M, width) for views (M, 3, S, S), in float32.
 
-        known: the vectors (m, width) of parts of the views, in their order, where the data have
-        them.
+        ids: photographs (n,) of the first n views, of the next n, and so on. known: the vectors
+        (m, width) of parts of the views, in their order, where the data have them.
         """
-        return unit(torch.cat(list(known)) if known else self._teacher[0](views))
+        if self._originals is None:
+            return unit(torch.cat(list(known)) if known else self._teacher[0](views))
+        rows = torch.from_numpy(self._originals[ids.cpu().numpy()]).to(views.device).float()
+        return unit(rows).repeat(len(views) // len(rows), 1)
 
 
 def queue_size(asked: int, config: TrainConfig, total_steps: int, share: int, views: int) -> int:
