@@ -108,7 +108,8 @@ def extract_several(
         settings += _unusual(network, precision, resize, device)
         settings += [] if detections is None else [_plain(boxes)]
         key = content_key(content, model_key(model), sizes, FORM, *settings)
-        stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
+        own = Path(label).name.replace(":", "-")  # a label may be a path
+        stem = "-".join(part for part in (name, own, network.name, key) if part)
         outputs[label] = Output(
             Path(out) / f"{stem}.h5", network,
             tuple(Stream(size, _way(network, resize), variant) for size in sizes),

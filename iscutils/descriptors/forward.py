@@ -28,7 +28,7 @@ class Job(NamedTuple):
 def raw(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Descriptors (B, D) float32 of images (B, 3, H, W) in [0, 1], not normalised where possible.
 
-    A TorchScript file gives unit rows only.
+    Files for inference alone give unit rows only.
     """
     return network.raw(images) if has_norms(network) else network(images)
 

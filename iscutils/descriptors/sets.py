@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscutils.artifacts import KitError, Run, find_published, find_weights, log, published_by
+from iscutils.artifacts import KitError, Run, find_local, log
 from iscutils.descriptors.extract import (
     OWN_RESIZE,
     check_resize,
@@ -20,11 +20,10 @@ from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import (
-    KNOWN,
+    find_model,
     is_shipped,
     model_key,
     shipped_background,
-    shipped_folder,
     shipped_sizes,
 )
 from iscutils.preprocess import SET_VARIANTS, set_variant
@@ -98,28 +97,17 @@ class ExtractionConfig:
         }  # fmt: skip
 
 
-def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
-    """Models by the names under which this run, or another (RUN:NAME), published them.
-
-    A name that no run published may be that of a model that comes with the kit, or of published
-    weights, such as `sscd_disc_mixup`, which stands for itself.
-    """
+def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
+    """Folders or files of models, by the names that were given; see `models.find_model`."""
     if not names:
         raise KitError("no model to extract with: name those that notebooks 01, 03 and 04 made")
-    return {name: _find_model(run, name) for name in names}
-
-
-def _find_model(run: Run, name: str) -> str | Path:
-    if run.has(name) or published_by(name):
-        return find_published(run, name)
-    shipped = shipped_folder(name)
-    return name if shipped is None and name in KNOWN else shipped or run.find(name)
+    return {name: find_model(name, run) for name in names}
 
 
 def find_detector(run: Run, name: str) -> Path:
     """A detector's folder: published by this run as `name`, by another as RUN:NAME, or a path."""
-    found = Path(find_weights(run, name) or "")
-    if not found.is_dir():
+    found = find_local(name, run)
+    if found is None or not found.is_dir():
         raise KitError(
             f"detector '{name}' is no folder, and nothing that a run published: give 'none', "
             "'train', RUN:detector, or the folder of one"

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError, content_key
+from iscutils.artifacts import KitError, Run, content_key
 from iscutils.losses import unit
-from iscutils.models import Descriptor, DescriptorConfig, load, state_key
+from iscutils.models import Descriptor, DescriptorConfig, find_model, load, state_key
 from iscutils.models.descriptor import first_of_two
 from iscutils.training.method import Method, TrainConfig
 from iscutils.training.pixels import Pixels, many_whole_views
@@ -22,7 +22,11 @@ LOOKED_AT = 2048  # photographs whose wide vectors decide how a compact layer st
 
 
 def start_student(
-    config: DescriptorConfig, start: str | Path | None, pixels: Pixels, seed: int = 0
+    config: DescriptorConfig,
+    start: str | Path | None,
+    pixels: Pixels,
+    seed: int = 0,
+    run: Run | None = None,
 ) -> Descriptor:
     """A student as its training begins: noise, or the weights that `start_from` copies.
 
@@ -30,8 +34,8 @@ def start_student(
     main directions of the wide vectors of the first 2,048 photographs (PCA without centring, which
     changes inner products least). So it begins where a cut teacher ends.
     """
-    student = Descriptor(config, seed=seed).start_from(start)
-    if start is not None and first_of_two(load(start).config, config):
+    student = Descriptor(config, seed=seed).start_from(start, run)
+    if start and first_of_two(load(find_model(start, run)).config, config):
         wide = _wide_vectors(student.eval(), pixels)
         main = torch.linalg.eigh(wide.T @ wide)[1].flip(1)[:, : config.dim]  # (hidden, dim)
         with torch.no_grad():
