@@ -66,7 +66,7 @@ def _find(options: argparse.Namespace) -> None:
     with open_executor("processes", options.workers) as executor:
         found = find_copies(
             pictures, references, run, executor, model=options.model,
-            shortlist=options.shortlist, rows=options.rows,
+            shortlist=options.shortlist, rows=options.rows, ways=options.ways.split(","),
         )  # fmt: skip
     likely = found[found["score"] >= LIKELY]
     columns = likely[["query_id", "reference_id", "score", "inliers"]].head(SHOWN)

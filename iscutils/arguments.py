@@ -52,6 +52,13 @@ def parser() -> argparse.ArgumentParser:
         help="of the kit (default: %(default)s); release-64 is faster and finds less",
     )
     find.add_argument(
+        "--ways",
+        default="whole,tiles,centre,inverted",
+        metavar="WAY,WAY",
+        help="descriptions of a picture, the best of which counts (default: %(default)s); also "
+        "mirrored, turned; whole alone takes a seventh of the time",
+    )
+    find.add_argument(
         "--shortlist",
         type=int,
         default=200,

@@ -39,6 +39,8 @@ from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions, write_predictions
 
 MODEL = "release-256"
+WAYS = ("whole", "tiles", "centre", "inverted")  # to ask with a picture, see `retrieve`
+SCORE_NORM = "1.0[0,2]"  # by which the scores of several ways compare
 SHORTLIST = 200  # references of a picture that its points vote among
 LIKELY = 0.5  # scores are probabilities, see `local.verifier`
 
@@ -71,6 +73,7 @@ def find_copies(
     shortlist: int = SHORTLIST,
     rows: int = 10,
     device: str = "auto",
+    ways: Sequence[str] = WAYS,
 ) -> pd.DataFrame:
     """Rank the likely originals of each picture; writes `matches.csv` and `report.html`.
 
@@ -84,18 +87,20 @@ def find_copies(
         model: name of a model that comes with the kit.
         shortlist: references of each picture that its points vote among.
         rows: most references listed for a picture.
+        ways: in which the pictures are described, see `parts.WAYS`.
 
     Returns:
         Rows of `score_pairs`, best first; query_id and reference_id are paths.
 
     Raises:
-        KitError: no such model, or a number below 1.
+        KitError: no such model or way, or a number below 1.
     """
     if min(shortlist, rows) < 1:
         raise KitError(f"shortlist={shortlist}, rows={rows}: give numbers of 1 or more")
     # Descriptor files know pictures by their file names, which folders below folders may repeat.
     numbered = {QUERIES: _numbered(pictures), REFERENCES: _numbered(references)}
-    near, skipped = nearest(numbered, model, shortlist, run.path / "descriptors", executor, device)
+    described = run.path / "descriptors"
+    near, skipped = nearest(numbered, model, shortlist, described, executor, device, ways)
     near = near[~_same_file(near, numbered)]
     listed = sorted({int(name) for name in near["reference_id"]})
     local = settings_of(shortlist, rows)
@@ -126,16 +131,21 @@ def nearest(
     out: str | Path,
     executor: Executor,
     device: str = "auto",
+    ways: Sequence[str] = WAYS,
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
     """The nearest references of each query by a shipped model, and (id, file, reason) of bad files.
 
-    sets: "queries" and "references". Similarities are whitened by the model's own background.
+    sets: "queries" and "references". Similarities are whitened and normalised by the model's own
+    background; of the ways to ask with a query the best counts.
     """
-    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device)
+    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device, ways=ways)
     files = extract_sets(sets, {model: shipped_folder(model)}, config, out, executor)
     own = [files[model, kind] for kind in (QUERIES, REFERENCES, "background")]
     codec = f"PCAW{load(model).dim},L2norm,Flat"
-    found = retrieve(*own, out, name="nearest", codec=codec, rule=f"knn:{count}")
+    found = retrieve(
+        *own, out, name="nearest", codec=codec, score_norm=SCORE_NORM, rule=f"knn:{count}",
+        ways=ways,
+    )  # fmt: skip
     return read_predictions(found), [row for path in own[:2] for row in read_skipped(path)]
 
 

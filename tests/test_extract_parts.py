@@ -13,7 +13,7 @@ from iscutils.boxes import COLUMNS
 from iscutils.descriptors import forward, outputs
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import extract, extract_parts, read_skipped
-from iscutils.descriptors.parts import cut, reference_parts
+from iscutils.descriptors.parts import cut, reference_parts, way_parts
 from iscutils.descriptors.reduction import draw_sample, fit_codec, learn_reduction
 from iscutils.descriptors.sets import (
     ExtractionConfig,
@@ -106,6 +106,31 @@ def test_parts_equal_one_part_at_a_time(photos, models, serial, tmp_path):
             assert np.allclose(rows.vectors[row], z / np.linalg.norm(z), atol=1e-5)
             box = part.box / np.tile(image.size, 2)
             assert np.allclose(rows.columns["boxes"][row], box, atol=1e-6)
+
+
+def test_ways_at_two_sizes_equal_one_way_at_a_time(photos, models, serial, tmp_path):
+    config = ExtractionConfig([24, 32], device="cpu", ways=["tiles", "inverted"])
+    sets = {"queries": photos, "references": photos}
+    files = extract_sets(sets, {"m": models[0]}, config, tmp_path, serial)
+    rows = read_descriptors(files["m", "queries"])
+    numbers = [0, 30, 31, 32, 33, 40]  # the whole is always among them
+    assert rows.columns["part"].tolist() == [str(number) for number in numbers] * 9
+    image = photos.load(2)
+    for place, part in enumerate(way_parts(["whole", "tiles", "inverted"], (0, 0, *image.size))):
+        z = sum(unit_row(alone(models[0], cut(image, part), size)) for size in (24, 32))
+        assert np.allclose(rows.vectors[2 * 6 + place], unit_row(z), atol=1e-5)
+    plain = extract_sets(sets, {"m": models[0]}, ExtractionConfig([24, 32]), tmp_path, serial)
+    assert plain["m", "references"] == files["m", "references"]  # always whole
+    assert plain["m", "queries"] != files["m", "queries"]
+    whole = read_descriptors(plain["m", "queries"])
+    assert "part" not in whole.columns
+    assert np.allclose(whole.vectors, rows.vectors[::6], atol=1e-6)
+    with pytest.raises(KitError, match="set ways="):
+        ExtractionConfig([24], "d2lv", ways=["tiles"])
+
+
+def unit_row(row: np.ndarray) -> np.ndarray:
+    return row / np.linalg.norm(row)
 
 
 def test_norms_do_not_depend_on_the_batch(photos, models, serial, tmp_path):

@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 
 from iscutils.artifacts import KitError
 from iscutils.descriptors.parts import (
+    WAYS,
     Plan,
     Stream,
     cut,
@@ -19,6 +20,7 @@ from iscutils.descriptors.parts import (
     query_parts,
     reference_parts,
     region_parts,
+    way_parts,
 )
 from iscutils.figures import image_parts
 from iscutils.images import GeneratedImages
@@ -181,3 +183,44 @@ def test_the_figure_draws_every_cut_out_part():
     assert drawn[2] == [str(k) for k in range(1, 19)]
     assert [len(ax.patches) for ax in axes] == [len(numbers) for numbers in drawn]
     plt.close("all")
+
+
+def test_ways_to_ask_with_a_query():
+    parts = way_parts(list(WAYS), (10, 20, 610, 320))
+    numbers = [number for way in WAYS.values() for number in way]
+    assert [part.number for part in parts] == numbers
+    boxes = {part.number: part.box for part in parts}
+    whole = (10, 20, 610, 320)
+    assert [boxes[number] for number in (0, 40, 41, 1, 2, 3)] == [whole] * 6
+    tiles = [(10, 20, 410, 220), (210, 20, 610, 220), (10, 120, 410, 320), (210, 120, 610, 320)]
+    assert [boxes[number] for number in WAYS["tiles"]] == tiles
+    assert boxes[4] == (160, 95, 460, 245)
+    assert [part.number for part in way_parts(["centre", "whole", "centre"], (0, 0, 1, 1))] == [0]
+
+
+def test_a_query_asked_in_several_ways_is_cut_and_changed():
+    image = noise(24, 12)
+    pixels = np.asarray(image)
+    cuts = {part.number: np.asarray(cut(image, part)) for part in way_parts(WAYS, (0, 0, 24, 12))}
+    assert np.array_equal(cuts[0], pixels)
+    assert np.array_equal(cuts[40], 255 - pixels)
+    assert np.array_equal(cuts[41], pixels[:, ::-1])
+    assert np.array_equal(cuts[2], pixels[::-1, ::-1])
+    assert np.array_equal(cuts[31], pixels[:8, 8:])
+    pieces = load_parts(images_of(image), Plan((Stream(16),), ways=("whole", "inverted")), 0)
+    assert pieces.numbers.tolist() == [0, 40]
+    inverted = Image.fromarray(255 - pixels)
+    assert np.array_equal(pieces.pixels[0][1], prepare(inverted, 16))
+
+
+def test_an_unknown_way_is_refused_with_the_choices():
+    with pytest.raises(KitError, match="way 'upside' .* whole, tiles, centre, inverted, mirrored"):
+        Plan((Stream(16),), ways=("whole", "upside"))
+
+
+def test_a_replaced_query_is_asked_within_its_box():
+    detections = {"p0": np.array([[20, 10, 80, 40]])}
+    plan = Plan((Stream(16),), "whole", detections, replace=True, ways=("whole", "tiles"))
+    pieces = load_parts(images_of(noise(100, 50)), plan, 0)
+    boxes = (pieces.boxes * [100, 50, 100, 50]).round().astype(int).tolist()
+    assert boxes[:2] == [[20, 10, 80, 40], [20, 10, 60, 30]]

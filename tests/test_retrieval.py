@@ -18,6 +18,7 @@ from iscutils.retrieval import (
     parse_score_norm,
     retrieve,
     search,
+    ways_ladder,
     write_l2_submission,
 )
 from iscutils.retrieval.score_norm import smooth_background, subtract_nearest
@@ -370,6 +371,64 @@ def test_whole_leaves_parts_out(tmp_path):
         ids = ["A", "B", "C"] if whole else ["A", "A", "B", "B", "C", "C"]
         expected = full_sort(own, unit(correlated(2, 4, 1)), ids, ["X", "Y"])
         assert [row[:2] for row in as_rows(found)] == [row[:2] for row in expected]
+
+
+@pytest.mark.parametrize("rule", ["knn:3", "global:20"])
+@pytest.mark.parametrize("ways", [["whole"], ["tiles", "inverted"], ["whole", "centre", "tiles"]])
+def test_a_pair_has_its_best_normalised_score_of_all_ways(tmp_path, rule, ways):
+    parts = ["0", "30", "31", "32", "33", "4", "40"]
+    numbers = {"whole": ["0"], "tiles": parts[1:5], "centre": ["4"], "inverted": ["40"]}
+    rows, own = unit(correlated(6 * 7, 5, 0)), unit(correlated(9, 5, 1))
+    base = unit(correlated(30, 5, 2))
+    ids = [f"Q{i}" for i in range(6) for _ in parts]
+    files = [
+        write_set(tmp_path / "q.h5", ids, rows, parts * 6),
+        write_set(tmp_path / "r.h5", [f"R{i}" for i in range(9)], own),
+        write_set(tmp_path / "b.h5", [f"T{i:02d}" for i in range(30)], base),
+    ]
+    best = {}
+    for way in ways:
+        for query, part, row in zip(ids, parts * 6, rows, strict=True):
+            if part not in numbers[way]:
+                continue
+            bias = sorted((float(row @ other) for other in base), reverse=True)[:3]
+            for i, reference in enumerate(own):
+                pair, score = (query, f"R{i}"), float(row @ reference) - sum(bias) / 3
+                best[pair] = max(score, best.get(pair, -np.inf))
+    expected = sorted(((*pair, score) for pair, score in best.items()), key=lambda row: -row[2])
+    if rule == "knn:3":
+        seen = [row[0] for row in expected]
+        expected = [row for i, row in enumerate(expected) if seen[:i].count(row[0]) < 3]
+    else:
+        expected = expected[:20]
+    options = dict(score_norm="1.0[0,2]", rule=rule, ways=ways)
+    found = as_rows(read_predictions(retrieve(*files, tmp_path, **options)))
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert [row[2] for row in found] == pytest.approx([row[2] for row in expected], abs=1e-6)
+
+
+def test_ways_that_were_not_described_are_refused(tmp_path):
+    files = [write_set(tmp_path / f"{i}.h5", ["A", "B"], unit(correlated(2, 4, i))) for i in (0, 1)]
+    with pytest.raises(KitError, match="in the way 'inverted': extract them again with ways="):
+        retrieve(*files, None, tmp_path, ways=["whole", "inverted"])
+    with pytest.raises(KitError, match="way 'sideways' .* whole, tiles, centre, inverted"):
+        retrieve(*files, None, tmp_path, ways=["sideways"])
+    found = read_predictions(retrieve(*files, None, tmp_path, ways=["whole"]))
+    assert as_rows(found) == as_rows(read_predictions(retrieve(*files, None, tmp_path)))
+
+
+def test_the_ladder_of_ways_adds_one_at_a_time(tmp_path):
+    """Of B the inverted row alone finds its original; of A the whole does."""
+    axes = np.eye(4, dtype=np.float32)
+    queries = write_set(tmp_path / "q.h5", list("AABB"), axes[[0, 3, 3, 1]], ["0", "40"] * 2)
+    references = write_set(tmp_path / "r.h5", ["X", "Y", "Z"], axes[[0, 1, 2]])
+    truth = pd.DataFrame({"query_id": ["A", "B"], "reference_id": ["X", "Y"]})
+    table = ways_ladder(
+        [queries, references, None], tmp_path, truth, ["whole", "inverted"], candidates=1
+    )
+    assert table.step.tolist() == ["whole", "+ inverted"]
+    assert table.recall_at_1.tolist() == [0.5, 1.0]
+    assert table.uap.iloc[1] == pytest.approx(1.0)
 
 
 # Search

@@ -16,6 +16,7 @@ from iscutils.descriptors.parts import (
     MOST_DETECTIONS,
     Plan,
     Stream,
+    check_ways,
     load_parts,
 )
 from iscutils.descriptors.store import read_notes
@@ -95,9 +96,16 @@ def extract_several(
     variants: Mapping[str, str] | None = None,
     detections: str | Path | None = None,
     replace: float = REPLACE_CONFIDENCE,
+    ways: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """`extract` with several models, by name, over images that are decoded once for all of them."""
-    sizes = _check_sizes(sizes)
+    """`extract` with several models, by name, over images that are decoded once for all of them.
+
+    With `ways` of `parts.WAYS` an image has several rows, as a whole among them: the files have
+    the columns `part` and `boxes` too.
+    """
+    sizes, ways = _check_sizes(sizes), check_ways(("whole", *ways))
+    columns = {"norms"} | ({"boxes"} if detections is not None else set())
+    columns |= {"part", "boxes"} if ways != ("whole",) else set()
     boxes: dict[str, np.ndarray] = {}
     if detections is not None:
         boxes = overlay_boxes(detections, images, np.nextafter(replace, 2), most=1)
@@ -107,15 +115,16 @@ def extract_several(
         settings = [] if variant == "none" else [variant]
         settings += _unusual(network, precision, resize, device)
         settings += [] if detections is None else [_plain(boxes)]
+        settings += [list(ways)] if ways != ("whole",) else []
         key = content_key(content, model_key(model), sizes, FORM, *settings)
         own = Path(label).name.replace(":", "-")  # a label may be a path
         stem = "-".join(part for part in (name, own, network.name, key) if part)
         outputs[label] = Output(
             Path(out) / f"{stem}.h5", network,
             tuple(Stream(size, _way(network, resize), variant) for size in sizes),
-            ("norms",) if detections is None else ("norms", "boxes"), model=network.name,
+            tuple(columns), model=network.name,
         )  # fmt: skip
-    plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True)
+    plan = Plan(streams_of(outputs.values()), "whole", boxes, replace=True, reduced=True, ways=ways)
     write_outputs(
         images, plan, list(outputs.values()), executor, name, device, batch_size, precision
     )

@@ -121,14 +121,14 @@ def _take(loaded: Iterator[Pieces | str], count: int) -> Iterator[Pieces | str]:
 def _shards(count: int, plan: Plan, outputs: Sequence[Output]) -> list[tuple[int, int]]:
     """First and last (exclusive) image of each shard; the same for the same call."""
     values = sum(output.network.dim * len(output.streams) for output in outputs)
-    images = SHARD_BYTES // (4 * values * USUAL_PARTS[plan.parts])
+    images = SHARD_BYTES // (4 * values * USUAL_PARTS[plan.parts] * len(plan.ways))
     step = int(np.clip(images, 1, SHARD))
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
 def _chunk(plan: Plan) -> int:
     """Images that a worker takes at a time: few where each gives many pictures."""
-    return max(1, 8 // (USUAL_PARTS[plan.parts] * len(plan.streams)))
+    return max(1, 8 // (USUAL_PARTS[plan.parts] * len(plan.ways) * len(plan.streams)))
 
 
 def _check_ids(images: ImageSet) -> None:

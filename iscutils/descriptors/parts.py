@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from iscutils.artifacts import KitError
 from iscutils.descriptors.regions import find_regions
@@ -21,6 +21,11 @@ from iscutils.images import ImageError, ImageSet
 from iscutils.preprocess import VARIANTS, prepare, vary
 
 PARTS = ("whole", "query", "reference")
+# Ways to ask with a query, and the numbers of the parts they stand for; see `way_parts`.
+WAYS = {
+    "whole": (0,), "tiles": (30, 31, 32, 33), "centre": (4,), "inverted": (40,), "mirrored": (41,),
+    "turned": (1, 2, 3),
+}  # fmt: skip
 WHOLE = 0
 FIRST_REGION, FIRST_DETECTION = 10, 1000
 MOST_DETECTIONS = 20
@@ -32,15 +37,20 @@ _TURNS = {
 }
 
 
-class Part(NamedTuple):
-    """One part: `number`, `box` (left, top, right, bottom) in px, `turn` in degrees.
+_LOOKS = {"": lambda image: image, "inverted": ImageOps.invert, "mirrored": ImageOps.mirror}
 
-    The upper bounds are exclusive; turns are counter-clockwise, done after the cut.
+
+class Part(NamedTuple):
+    """One part: `number`, `box` (left, top, right, bottom) in px, `turn` in degrees, `look`.
+
+    The upper bounds are exclusive; turns are counter-clockwise, done after the cut. `look` is
+    empty, "inverted" (a negative) or "mirrored" (left and right).
     """
 
     number: int
     box: tuple[int, int, int, int]
     turn: int = 0
+    look: str = ""
 
 
 def whole_part(width: int, height: int) -> list[Part]:
@@ -77,6 +87,39 @@ def reference_parts(width: int, height: int) -> list[Part]:
     return _with_pixels(_numbered(boxes, WHOLE))
 
 
+def way_parts(ways: Sequence[str], box: Sequence[int]) -> list[Part]:
+    """The parts by which a query is asked in several ways, within a box (left, top, right, bottom).
+
+    whole: the picture itself; tiles: its four corners, two thirds of each side, so that they
+    overlap; centre: half of each side; inverted: its negative; mirrored: left and right changed;
+    turned: by 90, 180 and 270 degrees. Parts without a pixel are left out.
+    """
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    whole = (0, 0, width, height)
+    found = {
+        "whole": whole_part(width, height),
+        "tiles": _numbered(_corners(width, height), WAYS["tiles"][0]),
+        "centre": _numbered([_centre(width, height)], WAYS["centre"][0]),
+        "inverted": [Part(WAYS["inverted"][0], whole, look="inverted")],
+        "mirrored": [Part(WAYS["mirrored"][0], whole, look="mirrored")],
+        "turned": [Part(i, whole, 90 * i) for i in WAYS["turned"]],
+    }
+    parts = _with_pixels([part for way in check_ways(ways) for part in found[way]])
+    return [
+        part._replace(box=tuple(bound + (left, top)[i % 2] for i, bound in enumerate(part.box)))
+        for part in parts
+    ]
+
+
+def check_ways(ways: Sequence[str]) -> tuple[str, ...]:
+    """The ways themselves, each once; `KitError` for one that is not known."""
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown:
+        raise KitError(f"way '{unknown[0]}' to ask is unknown: choose among {', '.join(WAYS)}")
+    return tuple(dict.fromkeys(ways))
+
+
 def region_parts(boxes: Sequence[Sequence[int]]) -> list[Part]:
     """Parts 10 to 29 from the boxes of `regions.find_regions`, in their order."""
     return _numbered(boxes, FIRST_REGION)
@@ -97,7 +140,8 @@ def cut(image: Image.Image, part: Part) -> Image.Image:
     """The pixels of a part; for the whole picture the image itself."""
     if part.box != (0, 0, *image.size):
         image = image.crop(part.box)
-    return image.transpose(_TURNS[part.turn]) if part.turn else image
+    image = image.transpose(_TURNS[part.turn]) if part.turn else image
+    return _LOOKS[part.look](image)
 
 
 def normalised_boxes(parts: Sequence[Part], width: int, height: int) -> np.ndarray:
@@ -150,6 +194,11 @@ def _inner_tiles(width: int, height: int) -> list[tuple[int, ...]]:
     return _grid(width, height, (1, 3, 5), 6)
 
 
+def _corners(width: int, height: int) -> list[tuple[int, ...]]:
+    columns, rows = ([(0, 2 * side // 3), (side // 3, side)] for side in (width, height))
+    return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+
 class Stream(NamedTuple):
     """One way of preparing pictures: side in px, "squash" or "short", one of `VARIANTS`."""
 
@@ -162,9 +211,10 @@ class Stream(NamedTuple):
 class Plan:
     """What is cut out of every image of a set, and how it is prepared; goes to the workers.
 
-    `parts` is "whole", "query" (nine, regions, detections) or "reference" (nineteen). `detections`
-    holds boxes (n, 4) px by image id; with `replace` the first of them stands for the whole image.
-    With `reduced` a JPEG may be decoded at a smaller scale, where that costs no sharpness.
+    `parts` is "whole", "query" (nine, regions, detections) or "reference" (nineteen); instead of
+    the whole, `ways` of `WAYS`. `detections` holds boxes (n, 4) px by image id; with `replace` the
+    first of them stands for the whole image. With `reduced` a JPEG may be decoded at a smaller
+    scale, where that costs no sharpness.
     """
 
     streams: tuple[Stream, ...]
@@ -172,10 +222,12 @@ class Plan:
     detections: Mapping[str, np.ndarray] = field(default_factory=dict)
     replace: bool = False
     reduced: bool = False
+    ways: tuple[str, ...] = ("whole",)
 
     def __post_init__(self) -> None:
         if self.parts not in PARTS:
             raise KitError(f"parts '{self.parts}' are unknown: choose {', '.join(PARTS)}")
+        check_ways(self.ways)
         for stream in self.streams:
             if stream.variant not in VARIANTS:
                 raise KitError(
@@ -203,9 +255,8 @@ def choose_parts(image: Image.Image, plan: Plan, boxes: np.ndarray | None = None
         return reference_parts(*image.size)
     if plan.parts == "query":
         return [*query_parts(*image.size), *region_parts(find_regions(image)), *found]
-    if plan.replace and found:
-        return [found[0]._replace(number=WHOLE)]
-    return whole_part(*image.size)
+    box = found[0].box if plan.replace and found else (0, 0, *image.size)
+    return way_parts(plan.ways, box)
 
 
 def load_parts(images: ImageSet, plan: Plan, index: int) -> Pieces | str:
@@ -213,8 +264,10 @@ def load_parts(images: ImageSet, plan: Plan, index: int) -> Pieces | str:
     boxes = plan.detections.get(images.ids[index])
     blurred = any(stream.variant.startswith("blur") for stream in plan.streams)
     reducible = plan.reduced and plan.parts == "whole" and boxes is None and not blurred
-    # A JPEG may be decoded at reduced scale, to no less than twice the size wanted.
-    least = 2 * max(stream.size for stream in plan.streams) if reducible else None
+    # A JPEG may be decoded at reduced scale, to no less than twice the size wanted (of a part that
+    # is half of each side, too).
+    cuts = 2 if {"tiles", "centre"} & set(plan.ways) else 1
+    least = 2 * cuts * max(stream.size for stream in plan.streams) if reducible else None
     try:
         image = images.load(index, min_side=least)
     except ImageError as error:

@@ -15,6 +15,7 @@ from iscutils.descriptors.extract import (
     extract_several,
     model_names,
 )
+from iscutils.descriptors.parts import check_ways
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
@@ -57,6 +58,7 @@ class ExtractionConfig:
         precision: "32", "bf16" for half the time, or "auto": where that is fast; see `Forward`.
         resize: "squash" to squares, "short" side to the size, as evaluations of SSCD do; "model":
             as each was trained.
+        ways: in which queries are described, see `parts.WAYS`; empty: as a whole.
     """
 
     sizes: Sequence[int]
@@ -71,6 +73,7 @@ class ExtractionConfig:
     precision: str = "32"
     background: str = AUTO
     resize: str = OWN_RESIZE
+    ways: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.parts not in CHOICES:
@@ -78,6 +81,11 @@ class ExtractionConfig:
         check_resize(self.resize)
         if self.background not in (AUTO, "images"):
             raise KitError(f"background '{self.background}' is unknown: choose {AUTO} or images")
+        if self.separate and check_ways(self.ways) not in ((), ("whole",)):
+            raise KitError(
+                f"ways={list(self.ways)} describe queries at all sizes together: set ways=[], or "
+                "parts=whole and per_size=False"
+            )
         if self.reduce and not self.separate:
             raise KitError(
                 f"reduce={self.reduce} whitens the descriptors of one size: set per_size=True, or "
@@ -156,6 +164,7 @@ def extract_sets(
                 described = extract_several(
                     images, {model: models[model] for model in group}, sizes, out, executor,
                     name=kind, variants=variants, replace=config.replace,
+                    ways=config.ways if kind == QUERIES else (),
                     detections=found if config.replace < 1 else None, **config.options,
                 )  # fmt: skip
                 files |= {(model, kind): path for model, path in described.items()}

@@ -36,7 +36,7 @@ def descriptor_of_run(run: Run) -> tuple[str | Path | None, list[int]]:
 
 
 def shortlist_of_run(run: Run, count: int) -> pd.DataFrame | None:
-    """The `count` nearest references of each query by descriptor and codec of the run.
+    """The `count` nearest references of each query by descriptor, codec and ways of the run.
 
     Columns query_id, reference_id, score. None for a count of 0.
 
@@ -48,9 +48,11 @@ def shortlist_of_run(run: Run, count: int) -> pd.DataFrame | None:
     metrics = run.metrics().get("06_retrieval", {})
     name = metrics.get("model", "")
     files = [run.find(f"descriptors:{name}:{kind}") for kind in ("queries", "references")]
+    # Scores of several ways compare after their normalisation alone.
+    asked = {key: metrics[key] for key in ("ways", "score_norm") if metrics.get("ways")}
     found = retrieve(
         *files, _background_of(run, name), run.folder("candidates"), name="shortlist",
-        codec=metrics.get("codec") or "L2norm,Flat", rule=f"knn:{count}", whole=True,
+        codec=metrics.get("codec") or "L2norm,Flat", rule=f"knn:{count}", whole=True, **asked,
     )  # fmt: skip
     return read_predictions(found)
 

@@ -8,7 +8,7 @@ from .direction import (
     read_norms,
     true_rows,
 )
-from .ladder import ladder
+from .ladder import ladder, ways_ladder
 from .merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
 from .part_files import PartFiles, has_parts, part_files, read_part_table
 from .part_search import search_models, search_parts, search_whole, suits_parts
@@ -48,5 +48,6 @@ __all__ = [
     "search_whole",
     "suits_parts",
     "true_rows",
+    "ways_ladder",
     "write_l2_submission",
 ]

@@ -1,17 +1,17 @@
-"""What each step of D2LV is worth: one model on whole images, then one thing more at a time.
+"""What each step is worth: whole images first, then one thing more at a time.
 
-The steps of the original's own ablation stand beside ours (d2lv.md, section 11).
+The steps of D2LV's own ablation stand beside ours (d2lv.md, section 11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from iscutils.evaluation import evaluate
+from iscutils.evaluation import candidate_recall, evaluate
 from iscutils.published import published
 from iscutils.retrieval.merge import (
     PUBLISHED_RULES,
@@ -23,6 +23,8 @@ from iscutils.retrieval.merge import (
 )
 from iscutils.retrieval.part_files import WHOLE
 from iscutils.retrieval.part_search import NORMALISED
+from iscutils.retrieval.retrieve import retrieve
+from iscutils.submissions import read_predictions
 
 FIRST = "whole images"
 # Steps that the original reports, as `published.csv` calls them (development phase).
@@ -71,6 +73,38 @@ def ladder(
     for column in ("uap", "recall_at_p90"):
         table[f"published_{column}"] = reported[column].to_numpy()
     return table
+
+
+def ways_ladder(
+    files: Sequence[str | Path],
+    out: str | Path,
+    truth: pd.DataFrame,
+    ways: Sequence[str],
+    *,
+    candidates: int = 0,
+    **options,
+) -> pd.DataFrame:
+    """µAP, R@P90 and recall@1 of the first way to ask with a query, then of one way more at a time.
+
+    Args:
+        files: descriptors of queries, references and background, as for `retrieve`.
+        ways: of `parts.WAYS`.
+        candidates: also the share of the true pairs among so many references of each query.
+        options: of `retrieve`, such as codec and score_norm.
+
+    Columns: step, uap, recall_at_p90, recall_at_1 and, with `candidates`, `recall_at_<candidates>`.
+    """
+    rows = []
+    for n, way in enumerate(ways):
+        own = options | {"ways": list(ways[: n + 1]), "name": "ways"}
+        metrics = evaluate(read_predictions(retrieve(*files, out, **own)), truth).as_dict()
+        row = {"step": f"+ {way}" if n else way}
+        row |= {name: metrics[name] for name in ("uap", "recall_at_p90", "recall_at_1")}
+        if candidates:
+            nearest = retrieve(*files, out, **own | {"rule": f"knn:{candidates}"})
+            row[f"recall_at_{candidates}"] = candidate_recall(read_predictions(nearest), truth)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _rungs(

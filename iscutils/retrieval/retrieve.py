@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import content_key, log
+from iscutils.artifacts import KitError, content_key, log
+from iscutils.descriptors.parts import WAYS, check_ways
 from iscutils.descriptors.store import Descriptors, read_descriptors, write_submission
 from iscutils.retrieval.score_norm import normalise
 from iscutils.retrieval.search import search
@@ -28,8 +30,11 @@ def retrieve(
     rule: str | None = None,
     index: str = "Flat",
     whole: bool = False,
+    ways: Sequence[str] = (),
 ) -> Path:
     """Search every query among the references and write the best pairs.
+
+    An image with several rows counts with its best one, after the score normalisation of each.
 
     Args:
         queries, references, background: descriptor files of one model; whitening and score
@@ -39,19 +44,21 @@ def retrieve(
         score_norm: e.g. `1.0[0,2]`, or `none`.
         rule: `knn:10`, `global:6000`; None is global with 10 pairs a query.
         index: FAISS factory text; `Flat` is exact.
-        whole: leave out the parts of files that have parts; else an image counts with its best.
+        whole: leave out the parts of files that have parts.
+        ways: ask with these of the queries' descriptors (`parts.WAYS`) among whole references.
 
     Returns:
         CSV of query_id, reference_id, score by falling score. Finished work is skipped.
     """
     files = [str(Path(file).name) if file else "" for file in (queries, references, background)]
-    settings = [files, codec, score_norm, rule, index] + ["whole"] * whole
+    settings = [files, codec, score_norm, rule, index] + ["whole"] * whole + [*ways]
     plain = re.sub(r"[^\w.@+-]+", "-", name)  # a model's name may hold blanks and colons
     path = Path(out) / f"{plain}-{content_key(*settings)}.csv"
     if path.exists():
         log.info("%s is there already", path.name)
         return path
-    query_set, reference_set = (read_whole(file, whole) for file in (queries, references))
+    query_set = read_ways(queries, ways) if ways else read_whole(queries, whole)
+    reference_set = read_whole(references, whole or bool(ways))
     vectors, base = _coded(query_set, reference_set, background, codec)
     searched = normalise(*vectors, base, score_norm)
     train = None
@@ -91,9 +98,31 @@ def write_l2_submission(
 def read_whole(path: str | Path, whole: bool = True) -> Descriptors:
     """Descriptors of a file without those of image parts; with `whole` False all of them."""
     found = read_descriptors(path)
-    if not whole or "part" not in found.columns:
+    return _kept(found, [0]) if whole else found
+
+
+def read_ways(path: str | Path, ways: Sequence[str]) -> Descriptors:
+    """Descriptors of a file's images in the ways of `parts.WAYS` named.
+
+    Raises:
+        KitError: a way is unknown, or no image is described in it.
+    """
+    found = read_descriptors(path)
+    there = set(found.columns.get("part", ["0"]))
+    for way in check_ways(ways):
+        if not there & set(map(str, WAYS[way])):
+            raise KitError(
+                f"{path} does not describe images in the way '{way}': extract them again with "
+                f"ways={list(ways)}"
+            )
+    return _kept(found, [number for way in ways for number in WAYS[way]])
+
+
+def _kept(found: Descriptors, numbers: Sequence[int]) -> Descriptors:
+    """The rows of parts with these numbers; all rows where there are no parts."""
+    if "part" not in found.columns:
         return found
-    kept = np.flatnonzero(found.columns["part"] == "0")
+    kept = np.flatnonzero(np.isin(found.columns["part"].astype(str), [str(n) for n in numbers]))
     columns = {name: values[kept] for name, values in found.columns.items()}
     return Descriptors(found.vectors[kept], [found.ids[i] for i in kept], found.attrs, columns)
 
