@@ -118,7 +118,8 @@ class KdIcd(Contrastive):
             total = total + self.relation * relation
             parts["relation"] = relation
             if self.training:
-                self.bank.write(target, sources[:, 0])
+                kept = len(ids) if self.originals else len(target)  # its two views have one vector
+                self.bank.write(target[:kept], sources[:kept, 0])
             parts["queue_filled"] = self.bank.share_filled
         return {"loss": total, **parts}
 

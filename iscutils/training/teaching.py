@@ -78,6 +78,11 @@ class Taught(Method):
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
 
     @property
+    def originals(self) -> bool:
+        """Whether views learn the teacher's vectors of their unedited photographs."""
+        return self._originals is not None
+
+    @property
     def teacher(self) -> nn.Module | None:
         """The frozen teacher, if there is one."""
         return self._teacher[0] if self._teacher else None
@@ -95,7 +100,7 @@ class Taught(Method):
         ids: photographs (n,) of the first n views, of the next n, and so on. known: the vectors
         (m, width) of parts of the views, in their order, where the data have them.
         """
-        if self._originals is None:
+        if not self.originals:
             return unit(torch.cat(list(known)) if known else self._teacher[0](views))
         rows = torch.from_numpy(self._originals[ids.cpu().numpy()]).to(views.device).float()
         return unit(rows).repeat(len(views) // len(rows), 1)
