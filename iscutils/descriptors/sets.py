@@ -54,7 +54,7 @@ class ExtractionConfig:
         background: "auto": a model that comes with the kit brings its own background descriptors
             and is described at their sizes, the others have the images of the set; "images": all
             have those, at `sizes`.
-        precision: "32", "bf16" for half the time, or "auto": where that is fast; see `Forward`.
+        precision: "32", "bf16" for half the time, or "auto": what is fast, see `extract`.
         resize: "squash" to squares, "short" side to the size, as evaluations of SSCD do; "model":
             as each was trained.
     """
