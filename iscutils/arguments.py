@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         default="release-256",
         metavar="MODEL",
-        help="of the kit (default: %(default)s); release-64 is faster and finds less",
+        help="of the kit (default: %(default)s; release-64 is faster and finds less), sscd, "
+        "RUN:NAME, a folder, or a file of weights or ONNX",
     )
     find.add_argument(
         "--shortlist",

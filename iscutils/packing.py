@@ -46,11 +46,12 @@ def pack_run(run: Run, name: str, model: str = "student", text: str = "") -> Pat
             f"run '{run.name}' described parts, or every size apart: run notebook 05 with "
             "parts='whole' and per_size=False, so that one background belongs to the model"
         )
-    background = read_descriptors(run.find(f"descriptors:{model}:background")).vectors
-    network, sizes = load(run.find(model)), extraction["sizes"]
+    background = read_descriptors(run.find(f"descriptors:{model}:background"))
+    network = load(run.find(model))
+    sizes = background.attrs.get("sizes") or extraction["sizes"]
     card = model_card(run, name, network, text)
     pictures = example_pictures(extraction.get("train_images", "builtin"), 2 * max(sizes))
-    return pack(network, name, background, sizes, card, pictures=pictures)
+    return pack(network, name, background.vectors, sizes, card, pictures=pictures)
 
 
 def export_model(

@@ -21,7 +21,7 @@ from iscutils.descriptors.parts import (
 from iscutils.descriptors.store import read_notes
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
-from iscutils.models import Descriptor, load, model_key, quickest
+from iscutils.models import Descriptor, InferenceOnly, load, model_key, quickest
 from iscutils.models.precision import pick_device
 
 if TYPE_CHECKING:
@@ -196,6 +196,13 @@ def extract_parts(
     return {key: output.path for key, output in outputs.items()}
 
 
+def open_network(
+    model: str | Path, precision: str = "32", device: str = "auto"
+) -> Descriptor | InferenceOnly:
+    """The network that `extract` describes with, see there for `precision`."""
+    return load(quickest(model, precision, pick_device(device)))
+
+
 def describe(
     images: ImageSet,
     index: int,
@@ -206,10 +213,13 @@ def describe(
 ) -> np.ndarray:
     """Unit descriptor (D,) of one image of a set: the normalised mean over the sizes.
 
+    Without sizes: at the model's own.
+
     Raises:
         KitError: the image cannot be read.
     """
-    streams = tuple(Stream(size, _way(model, resize)) for size in _check_sizes(sizes))
+    sizes = _check_sizes(sizes or [model.size])
+    streams = tuple(Stream(size, _way(model, resize)) for size in sizes)
     item = load_parts(images, Plan(streams, reduced=True), index)
     if isinstance(item, str):
         raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")
