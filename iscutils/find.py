@@ -18,7 +18,13 @@ import pandas as pd
 from iscutils.artifacts import KitError, Run
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
-from iscutils.descriptors.sets import QUERIES, REFERENCES, ExtractionConfig, extract_sets
+from iscutils.descriptors.sets import (
+    BACKGROUND,
+    QUERIES,
+    REFERENCES,
+    ExtractionConfig,
+    extract_sets,
+)
 from iscutils.executor import Executor
 from iscutils.images import FileImages, ImageSet, image_files
 from iscutils.local import (
@@ -33,7 +39,7 @@ from iscutils.local import (
     vote,
 )
 from iscutils.local.verification import final_rows
-from iscutils.models import load, shipped_folder, shipped_sizes
+from iscutils.models import find_model, load
 from iscutils.report import write_report
 from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions, write_predictions
@@ -84,7 +90,7 @@ def find_copies(
     Args:
         pictures, references: of `open_pictures`.
         run: folder of the results.
-        model: name of a model that comes with the kit.
+        model: whatever `models.find_model` finds.
         shortlist: references of each picture that its points vote among.
         rows: most references listed for a picture.
         ways: in which the pictures are described, see `parts.WAYS`.
@@ -133,18 +139,19 @@ def nearest(
     device: str = "auto",
     ways: Sequence[str] = WAYS,
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """The nearest references of each query by a shipped model, and (id, file, reason) of bad files.
+    """The nearest references of each query by a model, and (id, file, reason) of bad files.
 
-    sets: "queries" and "references". Similarities are whitened and normalised by the model's own
-    background; of the ways to ask with a query the best counts.
+    sets: "queries" and "references". Similarities are whitened and normalised by the background
+    that a model of the kit brings; other models have none. Of the ways to ask the best counts.
     """
-    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device, ways=ways)
-    files = extract_sets(sets, {model: shipped_folder(model)}, config, out, executor)
-    own = [files[model, kind] for kind in (QUERIES, REFERENCES, "background")]
-    codec = f"PCAW{load(model).dim},L2norm,Flat"
+    config = ExtractionConfig([], precision="auto", device=device, ways=ways)
+    files = extract_sets(sets, {model: find_model(model)}, config, out, executor)
+    own = [files.get((model, kind)) for kind in (QUERIES, REFERENCES, BACKGROUND)]
+    known = own[2] is not None
     found = retrieve(
-        *own, out, name="nearest", codec=codec, score_norm=SCORE_NORM, rule=f"knn:{count}",
-        ways=ways,
+        *own, out, name="nearest", rule=f"knn:{count}", ways=ways,
+        codec=f"PCAW{load(model).dim},L2norm,Flat" if known else "L2norm,Flat",
+        score_norm=SCORE_NORM if known else "",
     )  # fmt: skip
     return read_predictions(found), [row for path in own[:2] for row in read_skipped(path)]
 

@@ -16,6 +16,7 @@ from iscutils.descriptors.extract import extract
 from iscutils.descriptors.sets import ExtractionConfig, extract_sets, find_models
 from iscutils.descriptors.store import read_descriptors
 from iscutils.executor import open_executor
+from iscutils.find import nearest
 from iscutils.images import open_folder
 from iscutils.models import (
     Descriptor,
@@ -161,6 +162,25 @@ def test_a_file_is_described_under_the_name_it_was_given(tmp_path):
         small_onnx(tmp_path / "fixed.onnx", sides=(16, 16))
         with pytest.raises(KitError, match=r"16 x 16 px alone, not of 32 x 32"):
             extract(open_folder(photos), tmp_path / "fixed.onnx", [32], tmp_path / "out", pool)
+
+
+def test_find_takes_a_file_that_brings_no_background(tmp_path):
+    matrix = small_onnx(tmp_path / "small.onnx", notes={"size": 16})
+    pixels = pixels_of(5, 16, 16, 3)
+    (tmp_path / "photos").mkdir()
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(tmp_path / "photos" / f"p{i}.png")
+    photos = open_folder(tmp_path / "photos")
+    sets = {"queries": photos.subset([0, 3]), "references": photos}
+    with open_executor("serial") as pool:
+        near, skipped = nearest(sets, str(tmp_path / "small.onnx"), 2, tmp_path / "out", pool)
+    rows = small_rows(pixels.astype(float), matrix)
+    assert skipped == []
+    for query in (0, 3):
+        best = np.argsort(-rows @ rows[query])[:2]
+        found = near[near.query_id == f"p{query}"]
+        assert found.reference_id.tolist() == [f"p{i}" for i in best]
+        assert np.allclose(found.score, (rows @ rows[query])[best], atol=1e-5)
 
 
 def test_sscd_is_the_installed_package_or_the_published_file(tmp_path, monkeypatch):

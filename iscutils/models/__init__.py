@@ -12,7 +12,7 @@ from iscutils.models.descriptor import (
 from iscutils.models.download import KNOWN, cache_folder, fetch
 from iscutils.models.export import folded
 from iscutils.models.inference import InferenceOnly
-from iscutils.models.loading import find_model, load, model_key
+from iscutils.models.loading import find_model, load, model_key, quickest
 from iscutils.models.official import load_matched
 from iscutils.models.onnx_file import OnnxDescriptor
 from iscutils.models.pooling import GeM, TokenGeM
@@ -54,6 +54,7 @@ __all__ = [
     "model_key",
     "open_teacher",
     "pack",
+    "quickest",
     "shipped_background",
     "shipped_folder",
     "shipped_names",

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -16,7 +17,7 @@ from iscutils.models.inference import InferenceOnly
 from iscutils.models.official import load_official
 from iscutils.models.onnx_file import OnnxDescriptor, is_onnx
 from iscutils.models.pretrained import copy_weights
-from iscutils.models.shipped import shipped_folder, shipped_names
+from iscutils.models.shipped import SMALL, shipped_folder, shipped_names
 from iscutils.models.torchscript import is_torchscript, open_torchscript
 
 SSCD = "sscd"  # of the package below, or Meta's own file
@@ -87,6 +88,16 @@ def model_key(model: str | Path) -> str:
     if path.is_file():
         return content_key(file_hash(path))
     return content_key((path / "config.json").read_text(), file_hash(path / "model.safetensors"))
+
+
+def quickest(model: str | Path, precision: str, device: torch.device) -> Path:
+    """Folder or file that describes quickest: on a CPU the int8 graph beside a model's weights.
+
+    A model that comes with the kit has one, `model.onnx`. Only precision "auto" asks for it.
+    """
+    path = find_model(model)
+    small = path / SMALL
+    return small if precision == "auto" and device.type == "cpu" and small.is_file() else path
 
 
 def _load_folder(folder: Path) -> Descriptor:
