@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sources = pd.read_csv(arguments.train / "sources.csv", dtype=str).set_index("file")
     kinds = {file: "train" for file in sorted(arguments.photos.rglob("*.jpg"))}
-    kinds = {file: "background" if fold(file.name) < SHARE else kind for file, kind in kinds.items()}
+    kinds |= {file: "background" for file in kinds if fold(file.name) < SHARE}
     for file in sorted((arguments.train / "images").iterdir()):
         kinds[file] = part_of(file.name, sources.ship.get(file.name) == "1")
     for file, kind in kinds.items():
