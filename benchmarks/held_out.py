@@ -24,10 +24,15 @@ from iscutils.images import open_folder
 SHARE = 12  # of 100 photographs
 
 
-def held_out(name: str) -> bool:
-    """Whether training leaves out the photograph of this file name, such as "book_02000.jpg"."""
+def fold(name: str) -> int:
+    """A number 0 to 99 that the file name of a photograph decides, such as "book_02000.jpg"."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % 100 < SHARE
+    return int.from_bytes(digest, "big") % 100
+
+
+def held_out(name: str) -> bool:
+    """Whether training leaves out the photograph of this file name."""
+    return fold(name) < SHARE
 
 
 def main() -> None:

@@ -234,6 +234,18 @@ def _ship(options: argparse.Namespace) -> None:
     print(f"{_shown(folder)}: use it as models=[{options.name}]")
 
 
+def _export(options: argparse.Namespace) -> None:
+    from iscutils.packing import export_model
+
+    cosines = export_model(
+        options.model, options.out, sizes=options.sizes, int8=options.int8,
+        examples=options.calibrate,
+    )  # fmt: skip
+    weight = Path(options.out).stat().st_size / 2**20
+    print(f"{options.out}: {weight:.1f} MiB")
+    print(f"cosine with torch: {cosines['mean']:.4f} on average, {cosines['min']:.4f} at worst")
+
+
 def _save_outputs(options: argparse.Namespace) -> None:
     from iscutils.outputs import save_outputs
 
@@ -279,6 +291,7 @@ COMMANDS = {
     "validate": _validate,
     "points": _points,
     "ship": _ship,
+    "export": _export,
     "save-outputs": _save_outputs,
 }
 

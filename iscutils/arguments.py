@@ -59,7 +59,8 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         default="release-256",
         metavar="MODEL",
-        help="of the kit (default: %(default)s); release-64 is faster and finds less",
+        help="of the kit (default: %(default)s; release-64 is faster and finds less), sscd, "
+        "RUN:NAME, a folder, or a file of weights or ONNX",
     )
     find.add_argument(
         "--ways",
@@ -180,6 +181,31 @@ def parser() -> argparse.ArgumentParser:
     ship.add_argument("name", metavar="NAME", help="of the model, such as release-256")
     ship.add_argument("--model", default="student", metavar="MODEL", help="published by the run")
     ship.add_argument("--card", metavar="FILE", help="Markdown: data, licences, weaknesses")
+
+    export = commands.add_parser(
+        "export",
+        help="write a model as one ONNX file, from pixels to the descriptor",
+        description="The file takes uint8 RGB pixels (N, H, W, 3) of any size and gives unit "
+        "vectors (N, D); onnxruntime runs it without the kit. What it is stands in its metadata. "
+        "It is compared with torch before it is written.",
+    )
+    export.add_argument("model", metavar="MODEL", help="of the kit, RUN:NAME, a folder or a file")
+    export.add_argument("out", metavar="OUT", help="file to write, such as descriptor.onnx")
+    export.add_argument("--int8", action="store_true", help="8 bits: smaller, faster on a CPU")
+    export.add_argument(
+        "--calibrate",
+        default="builtin",
+        metavar="FOLDER",
+        help="photographs to compare and to calibrate with (default: those of the kit)",
+    )
+    export.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="PX",
+        help="input sides whose descriptors are averaged (default: the model's own)",
+    )
 
     outputs = commands.add_parser(
         "save-outputs", help="copy a run's cell outputs into notebooks/ (for contributors)"

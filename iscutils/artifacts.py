@@ -296,14 +296,16 @@ def find_published(run: Run, spec: str) -> Path:
     return run.find(spec) if other is None else other
 
 
-def find_weights(run: Run, spec: str) -> str | Path | None:
-    """Where weights lie: published by a run (NAME or RUN:NAME), a file or folder, or a known name.
+def find_local(spec: str | Path, run: Run | None = None) -> Path | None:
+    """What lies on this disc: published by a run (NAME or RUN:NAME), else a file or folder.
 
-    Empty text: None. Text that names nothing on this disc goes on as it is, for `models.load` to
-    understand or refuse.
+    Paths count from here, then from the project. None where there is no such thing.
     """
-    if not spec:
+    if not str(spec):
         return None
-    if run.has(spec) or published_by(spec) is not None:
-        return find_published(run, spec)
-    return resolve(spec) if resolve(spec).exists() else spec
+    if run is not None and run.has(str(spec)):
+        return run.find(str(spec))
+    published = published_by(str(spec))
+    if published is not None:
+        return published
+    return next((p for p in (Path(spec).expanduser(), resolve(spec)) if p.exists()), None)

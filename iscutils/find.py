@@ -21,7 +21,13 @@ from iscutils.artifacts import NOTE, KitError, Run, is_note
 from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
-from iscutils.descriptors.sets import QUERIES, REFERENCES, ExtractionConfig, extract_sets
+from iscutils.descriptors.sets import (
+    BACKGROUND,
+    QUERIES,
+    REFERENCES,
+    ExtractionConfig,
+    extract_sets,
+)
 from iscutils.equal import Pair, equal_files, equal_pixels, file_states, linked_pairs
 from iscutils.executor import Executor
 from iscutils.findings import (
@@ -49,7 +55,7 @@ from iscutils.local import (
     vote,
 )
 from iscutils.local.verification import final_rows
-from iscutils.models import load, shipped_folder, shipped_sizes
+from iscutils.models import find_model, load
 from iscutils.names import unwritten, written
 from iscutils.numbered import alike, framed, name_of, named_in, same_file, without
 from iscutils.pairs import sort_pairs
@@ -122,7 +128,7 @@ def find_copies(
     Args:
         pictures, references: of `open_pictures`.
         run: folder of the results.
-        model: name of a model that comes with the kit.
+        model: whatever `models.find_model` finds.
         shortlist: references of each picture that its points vote among.
         rows: most references listed for a picture; None: 10, and all that are likely.
         frames: most frames or pages of a file that are looked at; first, middle and last are 3.
@@ -176,18 +182,19 @@ def nearest(
     device: str = "auto",
     ways: Sequence[str] = WAYS,
 ) -> tuple[pd.DataFrame, list[tuple[str, str, str]]]:
-    """The nearest references of each query by a shipped model, and (id, file, reason) of bad files.
+    """The nearest references of each query by a model, and (id, file, reason) of bad files.
 
-    sets: "queries" and "references". Similarities are whitened and normalised by the model's own
-    background; of the ways to ask with a query the best counts.
+    sets: "queries" and "references". Similarities are whitened and normalised by the background
+    that a model of the kit brings; other models have none. Of the ways to ask the best counts.
     """
-    config = ExtractionConfig(shipped_sizes(model), precision="auto", device=device, ways=ways)
-    files = extract_sets(sets, {model: shipped_folder(model)}, config, out, executor)
-    own = [files[model, kind] for kind in (QUERIES, REFERENCES, "background")]
-    codec = f"PCAW{load(model).dim},L2norm,Flat"
+    config = ExtractionConfig([], precision="auto", device=device, ways=ways)
+    files = extract_sets(sets, {model: find_model(model)}, config, out, executor)
+    own = [files.get((model, kind)) for kind in (QUERIES, REFERENCES, BACKGROUND)]
+    known = own[2] is not None
     found = retrieve(
-        *own, out, name="nearest", codec=codec, score_norm=SCORE_NORM, rule=f"knn:{count}",
-        ways=ways,
+        *own, out, name="nearest", rule=f"knn:{count}", ways=ways,
+        codec=f"PCAW{load(model).dim},L2norm,Flat" if known else "L2norm,Flat",
+        score_norm=SCORE_NORM if known else "",
     )  # fmt: skip
     return read_predictions(found), [row for path in own[:2] for row in read_skipped(path)]
 

@@ -1,20 +1,27 @@
-"""Turn the model of a finished run into one that comes with the kit, with a card that says how."""
+"""Models that leave a run: into the kit, with a card that says how, or as an ONNX file."""
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 import yaml
+from PIL import Image
 
 from iscutils.artifacts import KitError, Run
+from iscutils.datasets import open_images
 from iscutils.descriptors.store import read_descriptors
-from iscutils.models import Descriptor, load, pack
+from iscutils.images import ImageError
+from iscutils.models import Descriptor, find_model, is_shipped, load, pack, shipped_sizes
+from iscutils.models.export import export_onnx
 from iscutils.training import read_probes
 
+EXAMPLES = 64  # photographs on which int8 is calibrated
 TRAINING = ("01_pretrain", "02_dataset_synthesis", "03_training", "04_distillation")
 MEASURED = ("06_retrieval", "07_local_verification")
 METRICS = ["uap", "recall_at_p90", "recall_at_1", "candidate_recall", "positives"]
@@ -39,10 +46,55 @@ def pack_run(run: Run, name: str, model: str = "student", text: str = "") -> Pat
             f"run '{run.name}' described parts, or every size apart: run notebook 05 with "
             "parts='whole' and per_size=False, so that one background belongs to the model"
         )
-    background = read_descriptors(run.find(f"descriptors:{model}:background")).vectors
+    background = read_descriptors(run.find(f"descriptors:{model}:background"))
     network = load(run.find(model))
+    sizes = background.attrs.get("sizes") or extraction["sizes"]
     card = model_card(run, name, network, text)
-    return pack(network, name, background, extraction["sizes"], card)
+    pictures = example_pictures(extraction.get("train_images", "builtin"), 2 * max(sizes))
+    return pack(network, name, background.vectors, sizes, card, pictures=pictures)
+
+
+def export_model(
+    model: str | Path,
+    path: str | Path,
+    *,
+    sizes: Sequence[int] = (),
+    int8: bool = False,
+    examples: str = "builtin",
+) -> dict[str, float]:
+    """Write any trained model as an ONNX file, see `models.export.export_onnx`.
+
+    Args:
+        model: whatever `models.find_model` finds.
+        sizes: input sides in px; none: those of a model that comes with the kit, else the one at
+            which it was trained.
+        examples: training photographs, to compare and to calibrate with: "builtin" or a folder.
+
+    Raises:
+        KitError: the model is a file for inference alone, or `export_onnx` refuses it.
+    """
+    found = find_model(model)
+    network = load(found)
+    if not isinstance(network, Descriptor):
+        raise KitError(f"{model} is {network.kind}, for inference alone: it is exported already")
+    sizes = list(sizes) or (shipped_sizes(found) if is_shipped(found) else [network.size])
+    pictures = example_pictures(examples, 2 * max(sizes))
+    return export_onnx(network, path, pictures, sizes, int8)
+
+
+def example_pictures(spec: str, least: int = 0) -> list[Image.Image]:
+    """Up to 64 photographs, evenly chosen from a folder or "builtin"; `least` px as in `decode`.
+
+    Raises:
+        KitError: not one can be read.
+    """
+    images, pictures = open_images(spec, limit=EXAMPLES), []
+    for i in range(len(images)):
+        with contextlib.suppress(ImageError):
+            pictures.append(images.load(i, min_side=least))
+    if not pictures:
+        raise KitError(f"{spec} holds no picture that can be read: give a folder of photographs")
+    return pictures
 
 
 def model_card(run: Run, name: str, network: Descriptor, text: str = "") -> str:

@@ -19,7 +19,6 @@ from iscutils.models import (
     DescriptorConfig,
     Projector,
     WaveBlock,
-    export_torchscript,
     folded,
     load,
     load_matched,
@@ -339,9 +338,6 @@ def test_a_step_of_training_leaves_the_biases_of_the_necks(projector, dim, tmp_p
         assert rows.dtype == torch.float32
         assert torch.equal(F.normalize(rows, dim=1), model(images))
         assert torch.equal(folded(model)(images), model(images))
-        script = load(export_torchscript(model, tmp_path / "m.torchscript.pt"))
-        assert torch.allclose(script(images), model(images), atol=1e-5)
-    assert script.dim == dim
 
 
 def test_raw_rows_of_other_heads():

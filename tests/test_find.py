@@ -100,7 +100,7 @@ def test_pictures_are_named_as_they_were_given(album, monkeypatch):
     [
         (["gone.jpg"], "gone.jpg is neither a picture nor a folder"),
         (["{suspects}", "--rows", "0"], "give numbers of 1 or more"),
-        (["{suspects}", "--model", "release-9"], "does not come with the kit"),
+        (["{suspects}", "--model", "release-9"], "no run published it: give the path of one"),
     ],
 )
 def test_errors_say_what_is_wrong(

@@ -17,8 +17,6 @@ from iscutils.models import (
     DescriptorConfig,
     GeM,
     TokenGeM,
-    TorchScriptDescriptor,
-    export_torchscript,
     folded,
     load,
     model_key,
@@ -217,7 +215,7 @@ def test_resnet18_without_a_head():
 
 @pytest.mark.parametrize("name", list(STUDENTS))
 @torch.inference_mode()
-def test_folding_and_export_keep_the_descriptors(name, tmp_path):
+def test_folding_keeps_the_descriptors(name):
     model = Descriptor(student_config(name, 64, hidden=512, size=96), seed=1).train()
     for _ in range(2):  # batch norms with statistics of their own
         model(torch.rand(4, 3, 96, 96))
@@ -226,50 +224,10 @@ def test_folding_and_export_keep_the_descriptors(name, tmp_path):
     plain = folded(model)
     assert (plain.config.hidden, plain.config.dim, plain.training) == (0, 64, False)
     assert state_key(model) == state
-    path = export_torchscript(model, tmp_path / "student.torchscript.pt", {"teacher": "t"})
-    script = load(path)
-    facts = json.loads(path.with_suffix(".json").read_text())
-    assert (facts["dim"], facts["teacher"], facts["hidden"]) == (64, "t", 0)
-    assert isinstance(script, TorchScriptDescriptor)
-    assert (script.dim, script.size, script.normalise) == (64, 96, False)
     shapes = [(2, 3, 96, 96), (5, 3, 96, 96), (1, 3, 160, 64), (3, 3, 224, 224)]
     for shape in shapes:
         images = torch.rand(shape)
-        expected = model(images)
-        assert torch.allclose(plain(images), expected, atol=1e-5)
-        assert torch.allclose(script(images), expected, atol=1e-5)
-    assert model_key(path) != model_key(model.save(tmp_path / "m"))
-
-
-@pytest.mark.parametrize("size", [64, 224])
-@torch.inference_mode()
-def test_exported_transformers_take_every_size(tmp_path, size):
-    model = Descriptor(DescriptorConfig("vit_tiny_patch16_224", dim=8, size=size)).eval()
-    script = load(export_torchscript(model, tmp_path / "v.torchscript.pt"))
-    for shape in ((3, 3, size, size), (2, 3, 224, 224), (1, 3, 96, 160)):
-        images = torch.rand(shape)
-        assert torch.allclose(script(images), model(images), atol=1e-5)
-
-
-class Fixed(torch.nn.Module):
-    """A trunk whose shapes a trace writes down."""
-
-    def forward(self, images):
-        return images.reshape(len(images), 3, int(images.shape[2]), int(images.shape[3])).relu()
-
-
-def test_a_network_bound_to_one_size_is_not_exported(tmp_path):
-    bound = Descriptor(DescriptorConfig(SMALL.backbone, dim=0, size=64))
-    bound.backbone.net = Fixed()
-    with pytest.raises(KitError, match="cannot be exported"):
-        export_torchscript(bound, tmp_path / "m.torchscript.pt")
-    assert not list(tmp_path.iterdir())
-
-
-def test_start_from_an_exported_file_is_refused(model, tmp_path):
-    path = export_torchscript(model, tmp_path / "m.torchscript.pt")
-    with pytest.raises(KitError, match="inference alone"):
-        Descriptor(SMALL).start_from(path)
+        assert torch.allclose(plain(images), model(images), atol=1e-5)
 
 
 def test_expand_gives_the_wide_and_the_compact_features():

@@ -20,7 +20,6 @@ from iscutils.images import open_folder
 from iscutils.models import (
     Descriptor,
     DescriptorConfig,
-    export_torchscript,
     load,
     load_matched,
     state_key,
@@ -134,14 +133,6 @@ def test_model_folders_extraction_and_start(model, tmp_path):
     pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
         assert np.allclose(stored.vectors[1], model(pixels)[0].numpy(), atol=1e-4)
-
-
-@torch.inference_mode()
-def test_exported_networks_take_several_sizes(model, tmp_path):
-    script = load(export_torchscript(model, tmp_path / "m.torchscript.pt"))
-    for shape in ((1, 3, 96, 96), (3, 3, 64, 64), (2, 3, 80, 128)):
-        images = torch.rand(shape)
-        assert torch.allclose(script(images), model(images), atol=1e-4)
 
 
 def test_what_the_network_cannot_do_is_said():

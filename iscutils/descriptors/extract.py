@@ -22,7 +22,7 @@ from iscutils.descriptors.parts import (
 from iscutils.descriptors.store import read_notes
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
-from iscutils.models import Descriptor, load, model_key
+from iscutils.models import Descriptor, InferenceOnly, load, model_key, quickest
 from iscutils.models.precision import pick_device
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def extract(
         sizes: input sides in pixels, e.g. [96, 128].
         out: folder of the .h5; its name carries a key of images, model and settings.
         name: first part of the file name.
-        precision: "32", "bf16", or "auto": bf16 where that is fast; see `Forward`.
+        precision: "32", "bf16", or "auto": int8 on a CPU for models that have such a graph
+            beside their weights (those of the kit), else bf16 where that is fast; see `Forward`.
         resize: "squash" to squares, "short" side to the size (shape kept), "model": as it was
             trained.
         variant: "none", "gray", "blur" or "blur+gray", see `preprocess.vary`.
@@ -111,13 +112,15 @@ def extract_several(
         boxes = overlay_boxes(detections, images, np.nextafter(replace, 2), most=1)
     content, outputs = images.key(), {}
     for label, model in models.items():
+        model = quickest(model, precision, pick_device(device))
         network, variant = load(model), (variants or {}).get(label, "none")
         settings = [] if variant == "none" else [variant]
         settings += _unusual(network, precision, resize, device)
         settings += [] if detections is None else [_plain(boxes)]
         settings += [list(ways)] if ways != ("whole",) else []
         key = content_key(content, model_key(model), sizes, FORM, *settings)
-        stem = "-".join(part for part in (name, label.replace(":", "-"), network.name, key) if part)
+        own = Path(label).name.replace(":", "-")  # a label may be a path
+        stem = "-".join(part for part in (name, own, network.name, key) if part)
         outputs[label] = Output(
             Path(out) / f"{stem}.h5", network,
             tuple(Stream(size, _way(network, resize), variant) for size in sizes),
@@ -174,6 +177,7 @@ def extract_parts(
     """
     sizes = _check_sizes(sizes)
     names = model_names(models)
+    models = [quickest(model, precision, pick_device(device)) for model in models]
     plan_boxes: dict[str, np.ndarray] = {}
     if parts == "query" and detections is not None:
         plan_boxes = overlay_boxes(detections, images, PART_CONFIDENCE)
@@ -201,6 +205,13 @@ def extract_parts(
     return {key: output.path for key, output in outputs.items()}
 
 
+def open_network(
+    model: str | Path, precision: str = "32", device: str = "auto"
+) -> Descriptor | InferenceOnly:
+    """The network that `extract` describes with, see there for `precision`."""
+    return load(quickest(model, precision, pick_device(device)))
+
+
 def describe(
     images: ImageSet,
     index: int,
@@ -211,10 +222,13 @@ def describe(
 ) -> np.ndarray:
     """Unit descriptor (D,) of one image of a set: the normalised mean over the sizes.
 
+    Without sizes: at the model's own.
+
     Raises:
         KitError: the image cannot be read.
     """
-    streams = tuple(Stream(size, _way(model, resize)) for size in _check_sizes(sizes))
+    sizes = _check_sizes(sizes or [model.size])
+    streams = tuple(Stream(size, _way(model, resize)) for size in sizes)
     item = load_parts(images, Plan(streams, reduced=True), index)
     if isinstance(item, str):
         raise KitError(f"image '{images.ids[index]}' cannot be read: {item}")

@@ -12,6 +12,7 @@ from torch import nn
 
 from iscutils.artifacts import KitError
 from iscutils.descriptors.parts import Pieces
+from iscutils.models.onnx_file import OnnxDescriptor
 from iscutils.models.precision import fast_in_bf16
 
 PRECISIONS = ("32", "bf16", "auto")
@@ -28,7 +29,7 @@ class Job(NamedTuple):
 def raw(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Descriptors (B, D) float32 of images (B, 3, H, W) in [0, 1], not normalised where possible.
 
-    A TorchScript file gives unit rows only.
+    Files for inference alone give unit rows only.
     """
     return network.raw(images) if has_norms(network) else network(images)
 
@@ -44,7 +45,8 @@ class Forward:
     Parts of different images fill a batch together. On a GPU the next batch is copied there and
     started before the rows of the former are fetched. With `precision` "bf16" layers that can
     compute in 16 bits do, mostly in half the time; descriptors then differ by about half a percent.
-    "auto" means bf16 where that is faster, see `fast_in_bf16`.
+    "auto" means bf16 where that is faster, see `fast_in_bf16`. ONNX files compute as they were
+    written, on the CPU.
     """
 
     def __init__(
@@ -93,13 +95,19 @@ class Forward:
 
     @torch.inference_mode()
     def _start(self, stream: int, group: list[tuple[int, np.ndarray]]) -> None:
-        places = [place for place, _ in group]
-        images = self._to_device([picture for _, picture in group])
+        places, pictures = ([item[i] for item in group] for i in (0, 1))
+        images = None  # floats on the device, for those networks that want them
         for number, job in enumerate(self.jobs):
-            if job.stream == stream:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half[number]):
-                    rows = raw(job.network, images)
-                self._running.append((number, places, *self._to_host(rows.float())))
+            if job.stream != stream:
+                continue
+            if isinstance(job.network, OnnxDescriptor):
+                rows = torch.from_numpy(job.network.describe(np.stack(pictures)))
+                self._running.append((number, places, rows, None))
+                continue
+            images = self._to_device(pictures) if images is None else images
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half[number]):
+                rows = raw(job.network, images)
+            self._running.append((number, places, *self._to_host(rows.float())))
         while len(self._running) > AHEAD * len(self.jobs) or (self._running and not self._is_gpu):
             self._finish()
 
@@ -136,6 +144,8 @@ def uses_bf16(precision: str, network: nn.Module, device: torch.device) -> bool:
     """What a precision means for a network on a device; `KitError` for one that is not known."""
     if precision not in PRECISIONS:
         raise KitError(f"precision '{precision}' is unknown: choose {', '.join(PRECISIONS)}")
+    if isinstance(network, OnnxDescriptor):
+        return False
     return precision == "bf16" or (precision == "auto" and fast_in_bf16(network, device))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscutils.artifacts import KitError, Run, find_published, find_weights, log, published_by
+from iscutils.artifacts import KitError, Run, find_local, log
 from iscutils.descriptors.extract import (
     OWN_RESIZE,
     check_resize,
@@ -21,11 +21,11 @@ from iscutils.descriptors.store import write_descriptors
 from iscutils.executor import Executor
 from iscutils.images import ImageSet
 from iscutils.models import (
-    KNOWN,
+    find_model,
     is_shipped,
+    load,
     model_key,
     shipped_background,
-    shipped_folder,
     shipped_sizes,
 )
 from iscutils.preprocess import SET_VARIANTS, set_variant
@@ -42,7 +42,7 @@ class ExtractionConfig:
     """What is described, and how.
 
     Attributes:
-        sizes: input sides in px.
+        sizes: input sides in px; empty: each model's own, see `own_sizes`.
         parts: "whole", or "d2lv": queries in 9 parts, regions and detections, references in 19.
         per_size: one file a size instead of the mean over sizes; always so with parts.
         variants: training set of each model (`preprocess.SET_VARIANTS`), which says how images are
@@ -56,7 +56,7 @@ class ExtractionConfig:
         background: "auto": a model that comes with the kit brings its own background descriptors
             and is described at their sizes, the others have the images of the set; "images": all
             have those, at `sizes`.
-        precision: "32", "bf16" for half the time, or "auto": where that is fast; see `Forward`.
+        precision: "32", "bf16" for half the time, or "auto": what is fast, see `extract`.
         resize: "squash" to squares, "short" side to the size, as evaluations of SSCD do; "model":
             as each was trained.
         ways: in which queries are described, see `parts.WAYS`; empty: as a whole.
@@ -106,28 +106,17 @@ class ExtractionConfig:
         }  # fmt: skip
 
 
-def find_models(run: Run, names: Sequence[str]) -> dict[str, str | Path]:
-    """Models by the names under which this run, or another (RUN:NAME), published them.
-
-    A name that no run published may be that of a model that comes with the kit, or of published
-    weights, such as `sscd_disc_mixup`, which stands for itself.
-    """
+def find_models(run: Run, names: Sequence[str]) -> dict[str, Path]:
+    """Folders or files of models, by the names that were given; see `models.find_model`."""
     if not names:
         raise KitError("no model to extract with: name those that notebooks 01, 03 and 04 made")
-    return {name: _find_model(run, name) for name in names}
-
-
-def _find_model(run: Run, name: str) -> str | Path:
-    if run.has(name) or published_by(name):
-        return find_published(run, name)
-    shipped = shipped_folder(name)
-    return name if shipped is None and name in KNOWN else shipped or run.find(name)
+    return {name: find_model(name, run) for name in names}
 
 
 def find_detector(run: Run, name: str) -> Path:
     """A detector's folder: published by this run as `name`, by another as RUN:NAME, or a path."""
-    found = Path(find_weights(run, name) or "")
-    if not found.is_dir():
+    found = find_local(name, run)
+    if found is None or not found.is_dir():
         raise KitError(
             f"detector '{name}' is no folder, and nothing that a run published: give 'none', "
             "'train', RUN:detector, or the folder of one"
@@ -156,7 +145,8 @@ def extract_sets(
     """
     _check_both_ways(models, config)
     own = own_sizes(models, config)
-    files = shipped_backgrounds({name: models[name] for name in own}, out)
+    brought = {name: models[name] for name in with_background(models, config)}
+    files = shipped_backgrounds(brought, out)
     training_sets = _training_sets(models, config)
     labels = dict(zip(model_names(list(models.values())), models, strict=True))  # by folder
     codecs = None
@@ -193,14 +183,26 @@ def extract_sets(
 
 
 def own_sizes(models: Mapping[str, str | Path], config: ExtractionConfig) -> dict[str, list[int]]:
-    """Sizes in px of those models that are described as their shipped background was, by name.
+    """Sizes in px of those models that are not described at `config.sizes`, by name.
+
+    Those that bring a background are described as it was; without `config.sizes` all at their own.
+    """
+    chosen = models if not config.sizes else with_background(models, config)
+    return {
+        name: shipped_sizes(models[name]) if is_shipped(models[name]) else [load(models[name]).size]
+        for name in chosen
+    }
+
+
+def with_background(models: Mapping[str, str | Path], config: ExtractionConfig) -> list[str]:
+    """Names of the models whose shipped background is used.
 
     Parts, single sizes and other ways to resize need a background made in the same way: then there
     are none.
     """
     if config.background != AUTO or config.separate or config.resize != OWN_RESIZE:
-        return {}
-    return {name: shipped_sizes(folder) for name, folder in models.items() if is_shipped(folder)}
+        return []
+    return [name for name, folder in models.items() if is_shipped(folder)]
 
 
 def shipped_backgrounds(
@@ -237,7 +239,8 @@ def extract_parts_of_few(
     """
     if name not in models or len(sets[REFERENCES]) > FEW_REFERENCES or config.parts != "whole":
         return {}
-    own = ExtractionConfig([min(config.sizes)], "d2lv", **config.options)
+    sizes = config.sizes or own_sizes({name: models[name]}, config)[name]
+    own = ExtractionConfig([min(sizes)], "d2lv", **config.options)
     return extract_sets(sets, {name: models[name]}, own, out, executor, detections)
 
 

@@ -10,9 +10,11 @@ from iscutils.models.descriptor import (
     student_config,
 )
 from iscutils.models.download import KNOWN, cache_folder, fetch
-from iscutils.models.export import TorchScriptDescriptor, export_torchscript, folded
-from iscutils.models.loading import load, model_key
+from iscutils.models.export import folded
+from iscutils.models.inference import InferenceOnly
+from iscutils.models.loading import find_model, load, model_key, quickest
 from iscutils.models.official import load_matched
+from iscutils.models.onnx_file import OnnxDescriptor
 from iscutils.models.pooling import GeM, TokenGeM
 from iscutils.models.pretrained import Match
 from iscutils.models.shipped import (
@@ -24,6 +26,7 @@ from iscutils.models.shipped import (
     shipped_sizes,
 )
 from iscutils.models.teachers import Ensemble, Teacher, open_teacher
+from iscutils.models.torchscript import TorchScriptDescriptor
 
 __all__ = [
     "KNOWN",
@@ -33,15 +36,17 @@ __all__ = [
     "DescriptorConfig",
     "Ensemble",
     "GeM",
+    "InferenceOnly",
     "Match",
+    "OnnxDescriptor",
     "Projector",
     "Teacher",
     "TokenGeM",
     "TorchScriptDescriptor",
     "WaveBlock",
     "cache_folder",
-    "export_torchscript",
     "fetch",
+    "find_model",
     "folded",
     "is_shipped",
     "load",
@@ -49,6 +54,7 @@ __all__ = [
     "model_key",
     "open_teacher",
     "pack",
+    "quickest",
     "shipped_background",
     "shipped_folder",
     "shipped_names",

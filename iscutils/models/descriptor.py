@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, atomic_path, write_json
+from iscutils.artifacts import KitError, Run, atomic_path, write_json
 from iscutils.models.backbones import Backbone
 from iscutils.models.d2lv import PROJECTORS, Projector
 from iscutils.models.pooling import GeM, TokenGeM
@@ -151,8 +151,8 @@ class Descriptor(nn.Module):
         """Unit descriptors (B, D) of images (B, 3, H, W) in [0, 1]."""
         return F.normalize(self.raw(images), dim=1)
 
-    def start_from(self, model: str | Path | None) -> Descriptor:
-        """Copy the weights of whatever `load` reads (None: keep the own); returns itself.
+    def start_from(self, model: str | Path | None, run: Run | None = None) -> Descriptor:
+        """Copy the weights of whatever `find_model` finds ("" or None: keep the own); gives itself.
 
         Those of the backbone, and those behind it where that model has the same layers there. The
         one layer of a teacher becomes the first of a student's two, if it is as wide.
@@ -160,14 +160,14 @@ class Descriptor(nn.Module):
         Raises:
             KitError: that model has another backbone.
         """
-        if model is not None:
-            from iscutils.models.loading import load  # it builds Descriptors
+        if model:
+            from iscutils.models.loading import find_model, load  # it builds Descriptors
 
-            other = load(model)
+            other = load(find_model(model, run))
             if not isinstance(other, Descriptor):
                 raise KitError(
-                    f"{model} is a TorchScript file, for inference alone: start from the same "
-                    "weights in torchvision or classy layout, or from a model folder"
+                    f"{model} is {other.kind}, for inference alone: start from the same weights in "
+                    "torchvision or classy layout, or from a model folder"
                 )
             if other.config.backbone != self.config.backbone:
                 raise KitError(

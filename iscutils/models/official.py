@@ -1,4 +1,4 @@
-"""Published weight files as descriptors: SSCD, DINO, D2LV, BoT, EsViT and pretrained ResNets.
+"""Published weight files as descriptors: SSCD, students, DINO, D2LV, BoT, EsViT and pretraining.
 
 Layouts: https://github.com/facebookresearch/sscd-copy-detection (torchvision and classy),
 https://github.com/facebookresearch/dino, https://github.com/microsoft/esvit, the public test code
@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from iscutils.artifacts import KitError, log
-from iscutils.models import d2lv
+from iscutils.models import d2lv, students
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
 from iscutils.models.pretrained import SIGNS, Match, State, copy_weights, prefixes, read_trunk
 from iscutils.models.unpickle import read_checkpoint
@@ -26,6 +26,9 @@ from iscutils.models.unpickle import read_checkpoint
 SSCD_SIZE, DINO_SIZE = 288, 224
 # Entries of a training checkpoint that may be the weights, the best one first.
 _ENTRIES = ("teacher", "state_dict", "model", "student")
+
+# Layouts that hold more than the descriptor: what is left out is counted.
+_COUNTED = {"student": students.read_student, "lite": students.read_lite}
 
 # Classy Vision's names of a ResNet -> torchvision's, in order.
 _CLASSY = (
@@ -91,7 +94,7 @@ def _is_flat(state: object) -> bool:
 
 
 def layout_of(state: State) -> str:
-    """`torchvision`, `classy`, `dino`, `d2lv`, `esvit` or `resnet` (pretraining), or "".
+    """`torchvision`, `classy`, `student`, `lite`, `dino`, `d2lv`, `esvit`, `resnet`, or "".
 
     BoT's files are `d2lv` with more names. The names may stand behind those of wrappers, such as
     `module.`, in the last three.
@@ -100,6 +103,10 @@ def layout_of(state: State) -> str:
         return "classy"
     if any(name.removeprefix("module.").startswith(("base.0.", "base.4.")) for name in state):
         return "d2lv"
+    if students.prefix_of(state) is not None:
+        return "student"
+    if students.is_lite(state):
+        return "lite"
     for layout in SIGNS:
         wrappers = prefixes(state, layout)
         if wrappers and (layout == "esvit" or wrappers != ["backbone."]):
@@ -121,8 +128,9 @@ def load_matched(path: str | Path) -> tuple[Descriptor, Match]:
 
     SSCD: ResNet-50 or ResNeXt-101 32x4d, GeM 3, linear layer. DINO: ViT-B, class token followed
     by the GeM 4 of the patch tokens. D2LV and BoT: ResNet (also IBN-a) with their projector, GeM 3
-    whatever power was trained. EsViT Swin-B: token averages, with imgFp's linear layer if there is
-    one. Pretrained ResNets (Barlow Twins, Momentum2-Teacher): the trunk alone, GeM 3.
+    whatever power was trained. Students of kd_icd and RDCD: see `students`. EsViT Swin-B: token
+    averages, with imgFp's linear layer if there is one. Pretrained ResNets (Barlow Twins,
+    Momentum2-Teacher) and EfficientNet-Lite0: the trunk alone, GeM 3.
 
     Raises:
         KitError: the layout is unknown, or names or shapes do not fit.
@@ -133,11 +141,12 @@ def load_matched(path: str | Path) -> tuple[Descriptor, Match]:
         first = ", ".join(list(state)[:3]) or "none"
         raise KitError(
             f"{path} has weights of no known layout (first names: {first}): expected SSCD in "
-            "torchvision or classy layout, DINO ViT-B, D2LV, BoT, EsViT Swin-B, or a pretrained "
-            "ResNet"
+            "torchvision or classy layout, a student of kd_icd or RDCD, DINO ViT-B, D2LV, BoT, "
+            "EsViT Swin-B, a pretrained ResNet, or EfficientNet-Lite0"
         )
-    if layout in SIGNS:
-        model, match = read_trunk(state, layout, path)
+    if layout in (*SIGNS, *_COUNTED):
+        read = _COUNTED.get(layout) or partial(read_trunk, layout=layout)
+        model, match = read(state, path=path)
         log.info("%s, %s: %s", Path(path).name, model.config.backbone, match)
         return model.eval(), match
     if layout == "d2lv":

@@ -1,8 +1,9 @@
 """Models that come with the kit: packed small, found by name, with a background of their own.
 
 A shipped model is a model folder in `iscutils/weights/NAME/`: `config.json`, `model.safetensors` in
-half precision, `README.md` (its card), and `background.safetensors`, descriptors of unrelated
-photographs from which whitening and score normalisation learn, for users who have none.
+half precision, `model.onnx` (the same in int8, with which CPUs describe), `README.md` (its card),
+and `background.safetensors`, descriptors of unrelated photographs from which whitening and score
+normalisation learn, for users who have none.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from iscutils.artifacts import KitError, atomic_path, write_json, write_text
+from iscutils.artifacts import KitError, atomic_path, log, write_json, write_text
 from iscutils.models.descriptor import Descriptor
-from iscutils.models.export import folded
+from iscutils.models.export import export_onnx, folded
 
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
-MOST_WEIGHTS, MOST_BACKGROUND = 12 << 20, 2 << 20  # bytes
+SMALL = "model.onnx"
+MOST_WEIGHTS, MOST_SMALL, MOST_BACKGROUND = 12 << 20, 6 << 20, 2 << 20  # bytes
 
 
 def shipped_names() -> list[str]:
@@ -55,6 +58,7 @@ def pack(
     sizes: Sequence[int],
     card: str,
     seed: int = 0,
+    pictures: Sequence[Image.Image] = (),
 ) -> Path:
     """Put a trained model among those that come with the kit; returns its folder.
 
@@ -66,6 +70,8 @@ def pack(
         background: unit descriptors (N, D) of photographs that are in no benchmark, made by this
             model at `sizes` (px, their mean).
         card: Markdown: data and licences, recipe, results, weaknesses.
+        pictures: photographs on which the int8 graph is calibrated; none: no such graph. A network
+            that int8 changes too much has none either, and is run by torch; the log says so.
 
     Raises:
         KitError: the name is no plain word, the weights are over 12 MiB, the background is not
@@ -96,7 +102,28 @@ def pack(
         write_text(temporary / "README.md", card)
         save_file(state, temporary / "model.safetensors")
         save_file({"vectors": vectors.contiguous()}, temporary / "background.safetensors")
+        if pictures:
+            _write_small(small, temporary / SMALL, pictures, sizes, name)
     return FOLDER / name
+
+
+def _write_small(
+    model: Descriptor,
+    path: Path,
+    pictures: Sequence[Image.Image],
+    sizes: Sequence[int],
+    name: str,
+) -> None:
+    try:
+        cosines = export_onnx(model, path, pictures, sizes, int8=True, resize=False)
+    except KitError as error:
+        log.warning("'%s' is shipped without an int8 graph: %s", name, error)
+        return
+    if path.stat().st_size > MOST_SMALL:
+        path.unlink()
+        log.warning("'%s' is shipped without its int8 graph: over %d MiB", name, MOST_SMALL >> 20)
+        return
+    log.info("'%s' in int8: cosine %.4f, at worst %.4f", name, cosines["mean"], cosines["min"])
 
 
 def shipped_background(name: str | Path) -> tuple[np.ndarray, list[int]]:

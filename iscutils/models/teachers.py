@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, resolve
-from iscutils.models.loading import load
+from iscutils.artifacts import KitError, Run, find_local
+from iscutils.models.loading import find_model, load
 
 
 class Teacher(nn.Module):
@@ -125,19 +125,25 @@ class _Together(nn.Module):
 
 
 def open_teacher(
-    name: str | Path, resize: bool = False, weights: Sequence[float] | None = None
+    name: str | Path,
+    run: Run | None = None,
+    resize: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> Teacher:
-    """Teacher by whatever `load` reads, or several joined by `+`: `"sscd_disc_mixup+dino_vitb16"`.
+    """Teacher by whatever `find_model` finds, or several joined by `+`: `"sscd+dino_vitb16"`.
 
     Args:
-        resize: each teacher sees the images at its own size, see `Teacher`.
+        run: whose models may be named too.
+        resize: each teacher sees the images at its own size, see `Teacher`; those that take one
+            size alone always do.
         weights: of the teachers of an ensemble, see `Ensemble`.
     """
-    if Path(name).expanduser().exists() or resolve(name).exists():
+    if find_local(name, run) is not None:
         parts = [str(name)]  # a path may hold a plus sign of its own
     else:
         parts = [part for part in re.split(r"\s*\+\s*", str(name).strip()) if part]
-    teachers = [Teacher(load(part), resize) for part in parts]
+    networks = [load(find_model(part, run)) for part in parts]
+    teachers = [Teacher(model, resize or getattr(model, "one_size", False)) for model in networks]
     if len(teachers) == 1 and weights is None:
         return teachers[0]
     return Ensemble(teachers, weights)

@@ -14,6 +14,7 @@ from iscutils.training.method import Method, TrainConfig
 from iscutils.training.mining import group_alike, mine_pairs
 from iscutils.training.momentum2 import Momentum2
 from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warmup_cosine
+from iscutils.training.originals import store_originals
 from iscutils.training.pixels import Pixels, cache_pixels, to_views
 from iscutils.training.rdcd import RDCD
 from iscutils.training.sscd import SSCD
@@ -71,6 +72,7 @@ __all__ = [
     "spread",
     "start_student",
     "steps_of",
+    "store_originals",
     "store_views",
     "to_views",
     "training_data",

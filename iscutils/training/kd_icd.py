@@ -7,6 +7,7 @@ runs in eval mode, KoLeo is on, and the relational loss is a KL divergence of we
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +47,7 @@ class KdIcd(Contrastive):
         direct_values: how many; 0: the paper's share, see `losses.direct_width`.
         direct_temperature: of that InfoNCE.
         published: relational loss as released: cross-entropy of weight .1.
+        originals: see `Taught`; recipes that mix photographs have no one vector for a view.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class KdIcd(Contrastive):
         direct_values: int = 0,
         direct_temperature: float = 0.1,
         published: bool = False,
+        originals: np.ndarray | None = None,
     ):
         relation, form = (0.1, "cross_entropy") if published else (relation, "kl")
         values = (direct_values or direct_width(model.backbone.channels)) if direct else 0
@@ -79,6 +82,7 @@ class KdIcd(Contrastive):
             entropy_from,
             teacher,
             queue=size,
+            originals=originals if taught else None,
             relation=[form, relation_temperature, relation, relation_only],
             direct=[values, direct_temperature],
         )
@@ -106,7 +110,7 @@ class KdIcd(Contrastive):
         total, parts = self.contrast(unit(compact), sources, direct)
         if self.teacher is not None:
             vectors = known[0].unbind(1) if known else ()
-            target = self.target(views, vectors)  # (2n, teacher width)
+            target = self.target(views, ids, vectors)  # (2n, teacher width)
             keys, _ = self.bank.content()
             if not self.relation_only:
                 keys = torch.cat([gather(target).to(keys.dtype), keys])
@@ -114,7 +118,8 @@ class KdIcd(Contrastive):
             total = total + self.relation * relation
             parts["relation"] = relation
             if self.training:
-                self.bank.write(target, sources[:, 0])
+                kept = len(ids) if self.originals else len(target)  # its two views have one vector
+                self.bank.write(target[:kept], sources[:kept, 0])
             parts["queue_filled"] = self.bank.share_filled
         return {"loss": total, **parts}
 

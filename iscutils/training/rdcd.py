@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -47,6 +48,7 @@ class RDCD(Taught):
         momentum: share of its own weights that the momentum student keeps in a step.
         symmetric: both views play both roles, in one batch: twice the signal of a decoded image
             (not in the paper).
+        originals: see `Taught`.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class RDCD(Taught):
         contrast: float = 1.0,
         momentum: float = 0.99,
         symmetric: bool = False,
+        originals: np.ndarray | None = None,
     ):
         if teacher is not None:
             _check_width(model, teacher.dim)
@@ -71,6 +74,7 @@ class RDCD(Taught):
             config,
             total_steps,
             teacher,
+            originals=None if teacher is None else originals,
             queue=size,
             temperatures=[relation_temperature, temperature],
             weights=[relation, contrast, hard_negative],
@@ -130,7 +134,7 @@ class RDCD(Taught):
         parts = {"contrast": contrast, "hard_negative": push}
         if self.teacher is not None:
             taught = known[0].flip(1).unbind(1)[: 1 + self.symmetric] if known else ()
-            target = self.target(asked, taught)  # (M, teacher width)
+            target = self.target(asked, ids, taught)  # (M, teacher width)
             vectors, _ = self.teacher_queue.content()
             parts["relation"] = self.relational(target, unit(wide), vectors)
             total = total + self.relation * parts["relation"]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.artifacts import KitError, Run, content_key
 from iscutils.losses import unit
-from iscutils.models import Descriptor, DescriptorConfig, load, state_key
+from iscutils.models import Descriptor, DescriptorConfig, find_model, load, state_key
 from iscutils.models.descriptor import first_of_two
 from iscutils.training.method import Method, TrainConfig
 from iscutils.training.pixels import Pixels, many_whole_views
@@ -21,7 +22,11 @@ LOOKED_AT = 2048  # photographs whose wide vectors decide how a compact layer st
 
 
 def start_student(
-    config: DescriptorConfig, start: str | Path | None, pixels: Pixels, seed: int = 0
+    config: DescriptorConfig,
+    start: str | Path | None,
+    pixels: Pixels,
+    seed: int = 0,
+    run: Run | None = None,
 ) -> Descriptor:
     """A student as its training begins: noise, or the weights that `start_from` copies.
 
@@ -29,8 +34,8 @@ def start_student(
     main directions of the wide vectors of the first 2,048 photographs (PCA without centring, which
     changes inner products least). So it begins where a cut teacher ends.
     """
-    student = Descriptor(config, seed=seed).start_from(start)
-    if start is not None and first_of_two(load(start).config, config):
+    student = Descriptor(config, seed=seed).start_from(start, run)
+    if start and first_of_two(load(find_model(start, run)).config, config):
         wide = _wide_vectors(student.eval(), pixels)
         main = torch.linalg.eigh(wide.T @ wide)[1].flip(1)[:, : config.dim]  # (hidden, dim)
         with torch.no_grad():
@@ -58,11 +63,24 @@ class Taught(Method):
     paths = ("tensor", "images", "stored")
 
     def __init__(
-        self, config: TrainConfig, total_steps: int, teacher: nn.Module | None, **settings: Any
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        teacher: nn.Module | None,
+        originals: np.ndarray | None = None,
+        **settings: Any,
     ):
         known = None if teacher is None else state_key(teacher)
+        if originals is not None:
+            settings["originals"] = content_key(originals.shape)  # teacher and data decide the rest
         super().__init__(config, total_steps, teacher=known, **settings)
+        self._originals = originals
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+
+    @property
+    def originals(self) -> bool:
+        """Whether views learn the teacher's vectors of their unedited photographs."""
+        return self._originals is not None
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -74,13 +92,18 @@ class Taught(Method):
             teacher.to(self.device)
 
     @torch.no_grad()
-    def target(self, views: torch.Tensor, known: Sequence[torch.Tensor] = ()) -> torch.Tensor:
-        """The teacher's unit vectors (M, width) of views (M, 3, S, S), in float32.
+    def target(
+        self, views: torch.Tensor, ids: torch.Tensor, known: Sequence[torch.Tensor] = ()
+    ) -> torch.Tensor:
+        """The teacher's unit vectors (M, width) for views (M, 3, S, S), in float32.
 
-        known: the vectors (m, width) of parts of the views, in their order, where the data have
-        them.
+        ids: photographs (n,) of the first n views, of the next n, and so on. known: the vectors
+        (m, width) of parts of the views, in their order, where the data have them.
         """
-        return unit(torch.cat(list(known)) if known else self._teacher[0](views))
+        if not self.originals:
+            return unit(torch.cat(list(known)) if known else self._teacher[0](views))
+        rows = torch.from_numpy(self._originals[ids.cpu().numpy()]).to(views.device).float()
+        return unit(rows).repeat(len(views) // len(rows), 1)
 
 
 def queue_size(asked: int, config: TrainConfig, total_steps: int, share: int, views: int) -> int:
