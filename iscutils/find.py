@@ -194,7 +194,7 @@ def nearest(
     found = retrieve(
         *own, out, name="nearest", rule=f"knn:{count}", ways=ways,
         codec=f"PCAW{load(model).dim},L2norm,Flat" if known else "L2norm,Flat",
-        score_norm=SCORE_NORM if known else "",
+        score_norm=SCORE_NORM if known else "none",
     )  # fmt: skip
     return read_predictions(found), [row for path in own[:2] for row in read_skipped(path)]
 
