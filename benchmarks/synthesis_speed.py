@@ -2,7 +2,7 @@
 
     python benchmarks/synthesis_speed.py [FOLDER] [--images 60] [--parts recipes workers operations]
 
-FOLDER holds photographs; without one, the builtin images are used, drawn as JPEGs of 500 px.
+FOLDER holds photographs; without one, the builtin images are used. All become JPEGs of 500 px.
 recipes: images a second of processor time, from JPEG file to edited 8-bit picture (best of five
 rounds, taken in turns, so that other work on the machine touches both alike). AugLy cannot turn
 hues and its perspective fails today: hues are left out on both sides, the perspective on AugLy's.

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from iscutils.artifacts import KitError, content_key
+from iscutils.artifacts import content_key
 from iscutils.decoding import ImageError, decode
 from iscutils.frames import LIMIT, decode_noted, distinct_frames, frames_note, has_frames
 
@@ -192,43 +189,6 @@ class GeneratedImages(ImageSet):
 
     def key(self) -> str:
         return content_key(self.ids, self.items, self.parameters)
-
-
-class JoinedImages(ImageSet):
-    """The images of several sets, one set after the other."""
-
-    def __init__(self, *sets: ImageSet):
-        super().__init__(name for images in sets for name in images.ids)
-        if len(set(self.ids)) < len(self.ids):
-            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
-            raise KitError(f"two images have the id '{twice}': rename one of them")
-        self.sets = sets
-        self.ends = list(accumulate(map(len, sets)))
-
-    def _at(self, i: int) -> tuple[ImageSet, int]:
-        number = bisect_right(self.ends, i)
-        return self.sets[number], i - (self.ends[number - 1] if number else 0)
-
-    def load(self, i: int, min_side: int | None = None) -> Image.Image:
-        images, own = self._at(i)
-        return images.load(own, min_side)
-
-    def load_noted(self, i: int, min_side: int | None = None) -> tuple[Image.Image, str]:
-        images, own = self._at(i)
-        return images.load_noted(own, min_side)
-
-    def path(self, i: int) -> Path | None:
-        images, own = self._at(i)
-        return images.path(own)
-
-    def subset(self, indices: Iterable[int]) -> JoinedImages:
-        places = [self._at(i) for i in indices]
-        runs = groupby(places, key=lambda place: id(place[0]))
-        runs = [list(run) for _, run in runs]
-        return JoinedImages(*(run[0][0].subset(own for _, own in run) for run in runs))
-
-    def key(self) -> str:
-        return content_key([images.key() for images in self.sets])
 
 
 def drop(images: ImageSet, bad_ids: Collection[str]) -> ImageSet:

@@ -20,7 +20,6 @@ from iscutils.image_sets import (
     FrameImages,
     GeneratedImages,
     ImageSet,
-    JoinedImages,
     drop,
     with_frames,
 )
@@ -39,7 +38,6 @@ __all__ = [
     "GeneratedImages",
     "ImageError",
     "ImageSet",
-    "JoinedImages",
     "decode",
     "decode_frames",
     "decode_noted",

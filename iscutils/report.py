@@ -14,6 +14,7 @@ from iscutils.artifacts import Run, is_note, log, write_text
 from iscutils.browser import DrawPair, browser_data
 from iscutils.pairs import check_predictions, true_pairs
 from iscutils.report_sections import (
+    credits_line,
     curves_section,
     direction_section,
     edits_section,
@@ -106,6 +107,7 @@ def write_report(
         navigation=_navigation([*sections, ("browser", "Match browser", "")]),
         sections=_join(sections),
         browser_note=_browser_note(truth is not None, notes),
+        credits=credits_line(benchmark),
         style=templates.asset("report.css"),
         script=(script := templates.asset("report.js")),
         policy=templates.policy(script),

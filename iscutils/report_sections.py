@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from iscutils import figures, plots, templates
+from iscutils.datasets.builtin import read_credits
+from iscutils.images import image_id
 from iscutils.published import OWN, RESULT
 from iscutils.stages import RANDOM, edits_table
 
@@ -188,3 +190,23 @@ def _figures(
 def number(value: Any) -> float | None:
     """The number of a table's cell, None where it is missing."""
     return None if value is None or pd.isna(value) else float(value)
+
+
+def credits_line(benchmark: Benchmark) -> str:
+    """Credits of the embedded photographs, folded up; empty where no reference is one of them.
+
+    Those of queries without an original are named too: they are edits of distractors.
+    """
+    rows = [row for row in read_credits() if row["part"] != "train"]
+    if not {image_id(row["file"]) for row in rows} & set(benchmark.references.ids):
+        return ""
+    lines = (
+        f"<li>{templates.text(image_id(row['file']))}: {templates.text(row['credit'])} "
+        f"{templates.text(row['source'])}. {templates.text(row['licence'])}</li>"
+        for row in rows
+    )
+    return (
+        '<footer class="note"><details><summary>Embedded photographs: credits</summary>'
+        "<p>Scaled to 256 px; queries are edited further. All credits are in "
+        f"iscutils/datasets/photographs/CREDITS.csv.</p><ul>{''.join(lines)}</ul></details></footer>"
+    )

@@ -17,7 +17,6 @@ from iscutils.images import (
     FileImages,
     GeneratedImages,
     ImageError,
-    JoinedImages,
     decode,
     drop,
     find_unreadable,
@@ -286,24 +285,6 @@ def test_generated_images():
     assert images.subset([2]).load(0).getpixel((0, 0)) == (3, 0, 0)
     assert images.path(0) is None
     assert images.key() != GeneratedImages(images.ids, plain_colour, [1, 2, 3], {}).key()
-
-
-def test_joined_images_are_those_of_their_sets(tmp_path):
-    photo().save(tmp_path / "a.png")
-    files = open_folder(tmp_path)
-    drawn = GeneratedImages(["x", "y", "z"], plain_colour, [1, 2, 3], {})
-    both = JoinedImages(files, drawn)
-    assert both.ids == ["a", "x", "y", "z"]
-    assert both.path(0) == tmp_path / "a.png"
-    assert both.path(1) is None
-    assert both.load(3).getpixel((0, 0)) == (3, 0, 0)
-    some = both.subset([2, 0, 1])
-    assert some.ids == ["y", "a", "x"]
-    assert [some.load(i).size for i in range(3)] == [(4, 4), photo().size, (4, 4)]
-    assert len(both.subset([])) == 0
-    assert both.key() != JoinedImages(drawn, files).key()
-    with pytest.raises(KitError, match="two images have the id 'x'"):
-        JoinedImages(drawn, drawn)
 
 
 def test_find_unreadable_names_every_bad_file_once_and_drop_leaves_the_rest(tmp_path):

@@ -13,6 +13,7 @@ from iscutils.__main__ import main
 from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, open_benchmark
 from iscutils.datasets.layouts import collect
+from iscutils.images import GeneratedImages
 from iscutils.leaks import check_leaks, shared_images
 from iscutils.protocol import check_strict, check_tuning, is_test, result_row, tuned_on
 
@@ -90,8 +91,8 @@ def test_files_that_differ_in_one_byte_are_not_shared(tmp_path):
 
 
 def test_generated_images_are_known_by_their_ids():
-    images = builtin_images("train", 6)
-    assert shared_images(images, images.subset([2, 4])) == [(images.ids[i],) * 2 for i in (2, 4)]
+    images = GeneratedImages(list("abcdef"), Image.new, range(6), "test")
+    assert shared_images(images, images.subset([2, 4])) == [("c", "c"), ("e", "e")]
     assert shared_images(images, builtin_images("reference", 6)) == []
 
 

@@ -272,6 +272,25 @@ def test_report_names_no_address_and_forbids_all_but_its_own_script(tmp_path):
     assert "innerHTML" not in script
 
 
+def test_embedded_photographs_are_credited(tmp_path, monkeypatch):
+    text = make_report(tmp_path / "own").read_text(encoding="utf-8")
+    assert "<footer" not in text  # the pictures of others are not the kit's to credit
+    benchmark = make_benchmark()
+    benchmark.references.ids[7] = "book_1"
+    rows = [
+        {"file": f"book_{i}.jpg", "part": part, "source": f"source {i}", "licence": "CC BY 4.0",
+         "credit": f"by <i>nobody {i}</i>"}
+        for i, part in enumerate(["train", "reference", "distractor"])
+    ]  # fmt: skip
+    monkeypatch.setattr("iscutils.report_sections.read_credits", lambda: rows)
+    text = make_report(tmp_path / "builtin", benchmark).read_text(encoding="utf-8")
+    footer = re.search(r"<footer.*</footer>", text, re.DOTALL)[0]
+    for i in (1, 2):  # a query without an original is an edit of a distractor
+        line = f"book_{i}: by &lt;i&gt;nobody {i}&lt;/i&gt; source {i}. CC BY 4.0"
+        assert f"<li>{line}</li>" in footer
+    assert "nobody 0" not in footer
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     first = make_report(tmp_path / "a", draw_pair=draw_pair).read_bytes()
     second = make_report(tmp_path / "b", draw_pair=draw_pair).read_bytes()

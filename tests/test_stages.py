@@ -1,4 +1,4 @@
-"""Stages as functions over files: retrieval, and the training images of a run."""
+"""Stages as functions over files: retrieval."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError, Run
-from iscutils.datasets import training_images
+from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
-from iscutils.executor import open_executor
 from iscutils.retrieval import retrieve
 from iscutils.submissions import read_predictions
 
@@ -80,13 +78,3 @@ def test_whitening_needs_a_background(files):
     _, paths, out = files
     with pytest.raises(KitError, match="background"):
         retrieve(paths["q"], paths["r"], None, out, codec="PCAW8,L2norm,Flat")
-
-
-def test_builtin_training_images_are_drawn_once_into_the_run(tmp_path):
-    run = Run(tmp_path)
-    with open_executor("serial") as pool:
-        images = training_images(run, "builtin", pool, limit=2)
-        stamps = [images.path(i).stat().st_mtime_ns for i in range(2)]
-        again = training_images(run, "builtin", pool, limit=2)
-    assert images.path(0).parent == tmp_path / "images" / "train"
-    assert [again.path(i).stat().st_mtime_ns for i in range(2)] == stamps

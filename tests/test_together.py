@@ -11,8 +11,6 @@ import pytest
 from iscutils import together, training
 from iscutils.__main__ import main
 from iscutils.artifacts import FOLLOWS, Run, wait_if_following
-from iscutils.datasets import materialise, open_images
-from iscutils.executor import open_executor
 from iscutils.training.fit import _nodes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,23 +86,3 @@ def test_a_follower_writes_nothing_and_waits_for_files(tmp_path, monkeypatch):
     )
     wait_if_following(tmp_path / "there")
     assert waits == [1]
-
-
-def test_a_follower_leaves_drawing_to_the_first(tmp_path, monkeypatch):
-    first, earlier = (open_images("builtin", limit=6, seed=seed) for seed in (1, 0))
-    with open_executor("serial") as pool:
-        materialise(earlier, tmp_path, pool)  # of other parameters: all are drawn anew
-        waits = []
-
-        def lead(_):
-            waits.append(1)
-            monkeypatch.delenv(FOLLOWS)
-            materialise(first, tmp_path, pool)
-            monkeypatch.setenv(FOLLOWS, "1")
-
-        monkeypatch.setattr("iscutils.artifacts.time.sleep", lead)
-        monkeypatch.setenv(FOLLOWS, "1")
-        followed = materialise(first, tmp_path, pool)
-        monkeypatch.delenv(FOLLOWS)
-        assert waits == [1]
-        assert followed.key() == materialise(first, tmp_path, pool).key()

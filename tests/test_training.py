@@ -12,7 +12,6 @@ from PIL import Image
 
 from iscutils import training
 from iscutils.artifacts import KitError
-from iscutils.datasets import drawn_images
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import describe, extract, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
@@ -119,25 +118,6 @@ def test_batches_are_put_together_by_the_model_that_is_trained_further(pixels, p
     files = training.open_views(photos, training.TrainConfig(path="images", size=32))
     with pytest.raises(KitError, match="views='tensor'"):
         training.group_alike(model, files, 4, "cpu")
-
-
-def test_joined_pixels_are_those_of_both_sets(pixels, tmp_path):
-    with open_executor("serial") as pool:
-        cached, _ = training.cache_pixels(drawn_images(3), 32, tmp_path, pool)
-        larger, _ = training.cache_pixels(drawn_images(3), 40, tmp_path, pool)
-    drawn, (kept, held) = training.Pixels(cached), pixels.split(0.25, seed=1)
-    both = kept.joined(drawn)
-    assert both.ids == kept.ids + drawn.ids
-    assert len(both) == len(kept) + 3 == both.classes
-    for i in (0, len(kept) - 1):
-        assert np.array_equal(both[i], kept[i])
-    assert np.array_equal(both[len(kept) + 2], drawn[2])
-    assert len({both.key(), kept.key(), drawn.key()}) == 3
-    assert len(kept) + len(held) == len(pixels)  # as it was
-    with pytest.raises(KitError, match="two training images have the id 'drawn_000000'"):
-        both.joined(drawn)
-    with pytest.raises(KitError, match="45 and 56 px"):
-        kept.joined(training.Pixels(larger))
 
 
 # --- optimisers and schedule

@@ -9,10 +9,8 @@ from iscutils.datasets.benchmark import (
     is_isc_layout,
     open_benchmark,
     open_images,
-    training_images,
 )
-from iscutils.datasets.builtin import builtin_images, materialise
-from iscutils.datasets.drawn import drawn_images
+from iscutils.datasets.builtin import builtin_images
 
 __all__ = [
     "Benchmark",
@@ -20,11 +18,8 @@ __all__ = [
     "builtin_images",
     "check_data",
     "data_paths",
-    "drawn_images",
     "is_benchmark",
     "is_isc_layout",
-    "materialise",
     "open_benchmark",
     "open_images",
-    "training_images",
 ]

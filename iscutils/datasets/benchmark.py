@@ -12,14 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run, content_key, file_hash, log, resolve, write_json
+from iscutils.artifacts import KitError, content_key, file_hash, log, resolve, write_json
 from iscutils.datasets import copydays, disc21, layouts, ndec
-from iscutils.datasets.builtin import builtin_images, materialise
+from iscutils.datasets.builtin import builtin_images
 from iscutils.datasets.layouts import Found, Spec
 from iscutils.evaluation import check_truth
-from iscutils.executor import Executor
 from iscutils.ids import image_id
-from iscutils.images import GeneratedImages, ImageSet, open_folder
+from iscutils.images import ImageSet, open_folder
 from iscutils.submissions import read_ground_truth
 
 BUILTIN = "builtin"
@@ -74,16 +73,6 @@ def open_images(
     if limit == 0 or limit >= len(images):
         return images
     return images.subset(i * len(images) // limit for i in range(limit))
-
-
-def training_images(
-    run: Run, spec: str | Path, executor: Executor, *, limit: int = 0, seed: int = 0
-) -> ImageSet:
-    """The training photographs of a run, as files: "builtin" ones are drawn once, into the run."""
-    images = open_images(spec, part="train", limit=limit, seed=seed)
-    if not isinstance(images, GeneratedImages):
-        return images
-    return materialise(images, run.path / "images" / "train", executor)
 
 
 def is_isc_layout(path: str | Path) -> bool:

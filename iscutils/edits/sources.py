@@ -48,23 +48,22 @@ def open_sources(
 
     A folder in ISC layout or an official data set is a benchmark already; its background stands in
     for the distractors.
-    Builtin images are drawn once, as files below `folder`. A folder of photographs is split, see
-    `split_photographs`. `references` limits the references, 0 = all.
+    Builtin images have parts for both. A folder of photographs is split, see `split_photographs`.
+    `references` limits the references, 0 = all. The name of an official data set is noted in
+    `folder`. Raises `KitError` where there are fewer than `references`.
     """
     if data == "builtin":
         number = max(negatives, LEAST_DISTRACTORS)
-        own, other = (
-            datasets.materialise(
-                datasets.open_images(data, part=part, limit=limit, seed=seed),
-                Path(folder) / part,
-                executor,
+        own = datasets.builtin_images("reference", references, seed)
+        if len(own) < references:
+            raise KitError(
+                f"references={references}, but there are only {len(own)} builtin ones: lower it, "
+                "or set data to a folder of photographs"
             )
-            for part, limit in (("reference", references), ("distractor", number))
-        )
-        return Sources(None, own, other, [])
+        return Sources(None, own, datasets.builtin_images("distractor", number, seed), [])
     if datasets.is_benchmark(data):
         benchmark = datasets.open_benchmark(data, train_images, seed=seed, require_truth=False)
-        ready = datasets.benchmark_file(data, Path(folder).parent)
+        ready = datasets.benchmark_file(data, folder)
         return Sources(ready, benchmark.references, benchmark.background, [])
     return split_photographs(
         datasets.open_images(data),

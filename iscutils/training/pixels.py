@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -88,23 +87,6 @@ class Pixels(OneClassEach, Dataset):
         held_out = round(share * len(self))
         kept, rest = np.sort(order[held_out:]), np.sort(order[:held_out])
         return Pixels(self.folder, kept), Pixels(self.folder, rest)
-
-    def joined(self, other: Pixels) -> Pixels:
-        """These images and those of another set behind them.
-
-        Raises:
-            KitError: they were cached at another size, or share an id.
-        """
-        if other.side != self.side:
-            raise KitError(f"pixels of {self.side} and {other.side} px cannot be joined")
-        if shared := set(self.ids) & set(other.ids):
-            raise KitError(f"two training images have the id '{min(shared)}': rename one of them")
-        both = copy.copy(self)
-        both.name, both.ids = f"{self.name}+{other.name}", self.ids + other.ids
-        both.shards = self.shards + other.shards
-        both.ends = np.concatenate([self.ends, other.ends + self.ends[-1]])
-        both.indices = np.concatenate([self.indices, other.indices + self.ends[-1]])
-        return both
 
     def __len__(self) -> int:
         return len(self.indices)

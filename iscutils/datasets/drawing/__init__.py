@@ -1,1 +1,0 @@
-"""Drawing of procedural scenes; `iscutils.datasets.scenes` chooses among the layouts here."""
