@@ -95,7 +95,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
     ("system", "only", "published", "settings"),
     [
         ("momentum2", "01", "pretrained", []),
-        ("sscd", "03", "teacher", ["views=tensor", "alike=3", "freeze=1"]),
+        ("sscd", "03", "teacher", ["views=tensor", "freeze=1"]),
         ("bot", "02,03,05,06", "teacher", []),
         (
             "asl",

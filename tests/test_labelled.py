@@ -17,8 +17,6 @@ from iscutils.edits.tensor import TensorEdits, supported
 from iscutils.edits.tensor_visible import edit_and_measure, visible_share
 from iscutils.executor import open_executor
 from iscutils.images import open_folder
-from iscutils.models import Descriptor, DescriptorConfig, load
-from iscutils.training import to_views
 from iscutils.training.pk_sampler import PKSampler
 
 SIDE, COPIES = 24, 5
@@ -182,37 +180,6 @@ def test_photographs_of_pairs_are_no_classes_beside_them(folders, labelled):
     assert len(held.pairs) == 1  # the other one was cut out of a photograph that is held out
     assert not {"N5_a", "N5_b", "p00", "p01", "p02"} & set(held.ids)
     assert labelled.classes == 12  # a table that names no sources
-
-
-def test_pairs_are_mined_with_the_model_that_training_starts_from(photos, folders, tmp_path):
-    shape = DescriptorConfig(backbone="mobilenetv3_small_050", dim=8, size=SIDE)
-    model = Descriptor(shape, seed=2).save(tmp_path / "m")
-    known = photos.subset(range(10))  # classes that are no photographs of this set are not paired
-    with open_executor("serial") as pool:
-        data = training.read_labelled(
-            [folders / "files"], SIDE, tmp_path, pool, without=["p03"], steps=3
-        )
-        path = training.mine_pairs(model, data, known, 2, tmp_path / "out", pool, "cpu")
-        again = training.read_labelled(
-            [folders / "files"], SIDE, tmp_path, pool, pairs=path, pairs_a_batch=1,
-            without=["p03"], steps=3,
-        )  # fmt: skip
-        with pytest.raises(KitError, match="set start"):
-            training.mine_pairs(None, data, known, 2, tmp_path / "out", pool, "cpu")
-    assert again.ids == data.ids
-    assert len(again.pairs) == 2
-    paired = {data.ids[i] for i in again.pairs.ravel()}
-    assert len(paired) == 4
-    assert paired < set(known.ids) - {"p03"}
-    network = load(model).eval()
-    originals = [data.groups[i, 0] for i in range(data.classes) if data.ids[i] in known.ids]
-    with torch.inference_mode():
-        rows = network(to_views(data.__getitems__(originals)[0]))
-    cosines = (rows @ rows.T).fill_diagonal_(-1)
-    assert float(pd.read_csv(path).cosine[0]) == pytest.approx(float(cosines.max()), abs=1e-4)
-    loader = again.loader(config())
-    loader.sampler.set_epoch(0)
-    assert all((pairs >= 0).sum() == 8 for *_, pairs in loader)  # two classes, four pictures each
 
 
 def test_edited_pictures_may_count_less(folders, labelled):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +20,7 @@ from iscutils.executor import open_executor
 from iscutils.images import open_folder
 from iscutils.models import Descriptor, DescriptorConfig, state_key
 from iscutils.probe import Probe
-from iscutils.training.pixels import EpochSampler, GroupSampler, shrink
+from iscutils.training.pixels import EpochSampler
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=16, size=32)
 
@@ -80,44 +78,6 @@ def test_the_order_changes_by_epoch_and_repeats_by_seed():
     assert orders[0] == orders[2]
     assert len({tuple(order) for order in orders}) == 3
     assert all(sorted(order) == list(range(20)) for order in orders)
-
-
-def test_look_alikes_share_a_batch_and_nothing_is_lost():
-    rng = np.random.default_rng(0)
-    scenes = np.repeat(np.arange(6), 5)  # six scenes, five photographs each
-    vectors = np.eye(6)[scenes] + 0.01 * rng.normal(size=(30, 6))
-    near = np.argsort(-vectors @ vectors.T, axis=1)[:, :10]
-    near[7, :5] = [9, 8, 7, 6, 5]  # a twin may stand before the photograph itself
-    orders = []
-    for epoch in (0, 1, 0):
-        sampler = GroupSampler(30, 3, near, 5)
-        sampler.set_epoch(epoch)
-        orders.append(list(sampler))
-    assert sorted(orders[0]) == list(range(30))
-    assert orders[0] == orders[2] != orders[1]
-    for order in orders:
-        assert (np.ptp(scenes[order].reshape(6, 5), axis=1) == 0).all()
-    alone = list(GroupSampler(30, 3, near, 1))
-    assert sorted(alone) == list(range(30))
-
-
-def test_batches_are_put_together_by_the_model_that_is_trained_further(pixels, photos):
-    model, data = Descriptor(SMALL), training.Pixels(pixels.folder)
-    before, key = list(data.loader(training.TrainConfig(batch_size=8)).sampler), data.key()
-    training.group_alike(model, data, 4, "cpu")
-    assert data.key() != key
-    order = list(data.loader(training.TrainConfig(batch_size=8)).sampler)
-    assert order != before
-    views = training.to_views(data.__getitems__(list(range(48)))[0])
-    with torch.inference_mode():
-        rows = model.eval()(shrink(views, 32)).numpy()
-    similarity = rows @ rows.T
-    pairs = set(itertools.pairwise(order))
-    strangers = set(itertools.pairwise(before))
-    assert np.mean([similarity[p] for p in pairs]) > np.mean([similarity[p] for p in strangers])
-    files = training.open_views(photos, training.TrainConfig(path="images", size=32))
-    with pytest.raises(KitError, match="views='tensor'"):
-        training.group_alike(model, files, 4, "cpu")
 
 
 # --- optimisers and schedule

@@ -11,7 +11,6 @@ from iscutils.training.imgfp import ImgFp
 from iscutils.training.kd_icd import KdIcd
 from iscutils.training.labelled import Labelled, read_labelled
 from iscutils.training.method import Method, TrainConfig
-from iscutils.training.mining import group_alike, mine_pairs
 from iscutils.training.momentum2 import Momentum2
 from iscutils.training.optimisers import LARS, make_optimiser, scaled_rate, warmup_cosine
 from iscutils.training.originals import store_originals
@@ -59,9 +58,7 @@ __all__ = [
     "choose",
     "decoy_auc",
     "fit",
-    "group_alike",
     "make_optimiser",
-    "mine_pairs",
     "open_views",
     "pick_device",
     "pick_precision",

@@ -62,20 +62,14 @@ class Pixels(OneClassEach, Dataset):
         names = (self.folder / "ids.txt").read_text(encoding="utf-8").splitlines()
         self.ids = [names[index] for index in self.indices]
         self.side = self.shards[0].shape[1]
-        self.neighbours: np.ndarray | None = None  # (N, K) indices, most alike first
-        self.group = 1  # of them that stand together in a batch
 
     def key(self) -> str:
-        """Ten hexadecimal digits that change with the images, their number or their groups."""
-        groups = [] if self.neighbours is None else [self.group, self.neighbours]
-        return content_key(self.name, self.ids, *groups)
+        """Ten hexadecimal digits that change with the images or their number."""
+        return content_key(self.name, self.ids)
 
     def loader(self, config: TrainConfig) -> DataLoader:
         """Batches of images (n, S, S, 3) uint8 and indices (n,)."""
-        sampler = EpochSampler(len(self), config.seed)
-        if self.neighbours is not None:
-            sampler = GroupSampler(len(self), config.seed, self.neighbours, self.group)
-        return whole_batches(self, sampler, config.batch_size)
+        return whole_batches(self, EpochSampler(len(self), config.seed), config.batch_size)
 
     def first_pictures(self, classes: np.ndarray) -> list[int]:
         """Index of a picture of each class: an image is the only one of its class."""
@@ -166,34 +160,6 @@ class EpochSampler(Sampler[int]):
     def __iter__(self):
         own = self.order()[rank() :: world_size()][: len(self)]
         return iter([(self.epoch, i) if self.mark else i for i in own.tolist()])
-
-
-class GroupSampler(EpochSampler):
-    """Indices in groups of up to `size` that look alike, in a new order each epoch.
-
-    In the order of an epoch each index takes its nearest neighbours along that are left; then the
-    groups are shuffled. Batches of strangers teach little about what tells look-alikes apart.
-
-    Args:
-        neighbours: (count, K) indices, most alike first; the index itself may be among them.
-        size: of a group.
-    """
-
-    def __init__(self, count: int, seed: int, neighbours: np.ndarray, size: int):
-        super().__init__(count, seed)
-        self.neighbours, self.size = neighbours, size
-
-    def order(self) -> np.ndarray:
-        left, groups = np.ones(self.count, bool), []
-        for first in super().order():
-            if left[first]:
-                left[first] = False
-                near = self.neighbours[first]
-                near = near[left[near]][: self.size - 1]
-                left[near] = False
-                groups.append([first, *near])
-        rng = np.random.default_rng([self.seed, self.epoch, self.size])
-        return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
 
 
 def cache_pixels(
