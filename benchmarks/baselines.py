@@ -21,16 +21,16 @@ import numpy as np
 import pandas as pd
 import pdqhash
 
-from iscutils.artifacts import KitError, write_json
-from iscutils.evaluation import check_truth, evaluate
-from iscutils.executor import Executor, open_executor
-from iscutils.images import ImageError, ImageSet, open_folder
+from iscutils.evaluation.metrics import check_truth, evaluate
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import KitError, write_json
+from iscutils.files.executor import Executor, open_executor
+from iscutils.files.images import ImageError, ImageSet, open_folder
 from iscutils.local.config import LocalConfig, local_config
 from iscutils.local.pair_score import best_matches
 from iscutils.local.store import Features, extract_features, read_features
 from iscutils.local.voting import vote
 from iscutils.retrieval import search
-from iscutils.submissions import read_ground_truth
 
 HASH_SIDE = 512  # px; hashes look at far fewer, and JPEGs decode faster to a smaller size
 VOTING_POINTS = 100  # strongest SIFT points of an image; the cost grows with its square

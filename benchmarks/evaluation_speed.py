@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from iscutils.evaluation import bootstrap, evaluate
+from iscutils.evaluation.metrics import bootstrap, evaluate
 
 
 def make_lists(rows: int, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:

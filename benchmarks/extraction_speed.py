@@ -31,11 +31,11 @@ from iscutils.datasets import open_images
 from iscutils.descriptors.extract import extract_parts
 from iscutils.descriptors.parts import Plan, Stream, cut, load_parts, reference_parts
 from iscutils.descriptors.regions import find_regions
-from iscutils.executor import open_executor
-from iscutils.images import ImageSet
+from iscutils.files.executor import open_executor
+from iscutils.files.images import ImageSet
+from iscutils.files.prepare import prepare
 from iscutils.models import Descriptor, DescriptorConfig
 from iscutils.models.precision import pick_device
-from iscutils.preprocess import prepare
 
 ROUNDS = 3
 PARTS = 19  # of a reference

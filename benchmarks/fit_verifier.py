@@ -8,8 +8,8 @@ PHOTOS is a folder of at least 100 photographs that are in no benchmark (the pub
 
 import argparse
 
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.local.config import local_config
 from iscutils.local.fit import fit_verifier
 

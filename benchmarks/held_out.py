@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, write_text
 from iscutils.edits.synthesis import synthesise_queries
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError, write_text
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 
 SHARE = 12  # of 100 photographs
 

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import content_key, write_json
-from iscutils.evaluation import evaluate
-from iscutils.executor import Executor, open_executor
-from iscutils.images import open_folder
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import content_key, write_json
+from iscutils.files.executor import Executor, open_executor
+from iscutils.files.images import open_folder
 from iscutils.local import (
     Features,
     LocalConfig,
@@ -33,7 +34,6 @@ from iscutils.local.branches import PAIR
 from iscutils.local.verification import final_rows
 from iscutils.local.voting import search_hits, votes_of_hits
 from iscutils.local.whole import whole_candidates
-from iscutils.submissions import read_ground_truth
 
 MIRRORED = {"mirror_search": True}
 ONE = {**MIRRORED, "vote_rule": "top", "max_candidates": 1, "min_votes": 4}

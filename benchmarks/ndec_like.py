@@ -31,16 +31,16 @@ import numpy as np
 import pandas as pd
 
 from iscutils import training
-from iscutils.artifacts import find_weights, open_run
 from iscutils.datasets import open_benchmark, open_images
 from iscutils.descriptors.extract import extract_parts
 from iscutils.edits import synthesise
 from iscutils.edits.ndec_like import add_hard_negatives, hard_queries, ndec_like, read_kinds
 from iscutils.edits.negatives import hard_negative_pairs
 from iscutils.edits.sources import split_photographs
-from iscutils.evaluation import evaluate
-from iscutils.executor import open_executor
-from iscutils.models import Descriptor, DescriptorConfig, load
+from iscutils.evaluation.metrics import evaluate
+from iscutils.files.artifacts import open_run
+from iscutils.files.executor import open_executor
+from iscutils.models import Descriptor, DescriptorConfig, find_model, load
 from iscutils.retrieval import (
     MergeConfig,
     by_direction,
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     out, photos = Path(options.out), open_images(options.photos)
-    start = str(find_weights(open_run("ndec_like"), options.start))
+    start = str(find_model(options.start, open_run("ndec_like")))
     with open_executor("serial") as pool:
         cached, _ = training.cache_pixels(photos, SIZE, out / "pixels", pool)
         kept, held = (set(p.ids) for p in training.Pixels(cached).split(HELD_OUT, options.seed))

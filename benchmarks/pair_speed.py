@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import torch
 
-from iscutils.executor import Executor
-from iscutils.images import open_folder
+from iscutils.files.executor import Executor
+from iscutils.files.images import open_folder
 from iscutils.local import ImageFeatures, extract_features, local_config, read_features
 from iscutils.local.nearest import integer_products
 from iscutils.local.pair_score import best_matches, one_to_one

@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import atomic_path
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import atomic_path
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.local import Features, LocalConfig, extract_features, local_config, read_features
 from iscutils.local.nearest import NearestPoint
 from iscutils.local.point_index import build_point_index, factory_for, index_state

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 import pandas as pd
 
-from iscutils.evaluation import evaluate
+from iscutils.evaluation.metrics import evaluate
 from iscutils.retrieval.score_norm import mean_similarity
 from iscutils.retrieval.search import search
 from iscutils.retrieval.top_pairs import top_pairs

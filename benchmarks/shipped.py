@@ -17,19 +17,19 @@ from pathlib import Path
 import pandas as pd
 from baselines import BASELINES, measure
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import open_benchmark, open_images
 from iscutils.datasets.benchmark import Benchmark
 from iscutils.descriptors import parts
 from iscutils.descriptors.sets import ExtractionConfig, extract_sets
-from iscutils.evaluation import by_edit, evaluate, join_truth
-from iscutils.executor import Executor, open_executor
+from iscutils.evaluation.metrics import by_edit, evaluate, join_truth
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor, open_executor
 from iscutils.find import LIKELY, SCORE_NORM, WAYS, nearest, points_of, settings_of
 from iscutils.find import verified as checked
 from iscutils.models import load, shipped_folder, shipped_names, shipped_sizes
-from iscutils.packing import markdown
 from iscutils.retrieval import retrieve, ways_ladder
-from iscutils.submissions import read_predictions
+from iscutils.run.packing import markdown
 
 ROWS = 10  # a query, of every list
 COLUMNS = ["uap", "recall_at_p90", "recall_at_1", "candidate_recall"]

@@ -26,7 +26,7 @@ from iscutils import edits
 from iscutils.datasets import open_images
 from iscutils.edits.parameters import Choice
 from iscutils.edits.recipes import Recipe
-from iscutils.executor import open_executor
+from iscutils.files.executor import open_executor
 
 ROUNDS = 5
 

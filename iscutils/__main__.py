@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from iscutils.arguments import assignments_from_here, data_from_here, parser
-from iscutils.artifacts import KitError, runs_root
-from iscutils.names import one_line
-from iscutils.parameters import compose, load_notebooks, set_folders
+from iscutils.files.artifacts import KitError, runs_root
+from iscutils.files.names import one_line
+from iscutils.run.arguments import assignments_from_here, data_from_here, parser
+from iscutils.run.parameters import compose, load_notebooks, set_folders
 
 SHOWN = 40  # rows of a result
 
@@ -68,10 +68,10 @@ def _polite() -> Iterator[None]:
 
 
 def _find(options: argparse.Namespace) -> None:
-    from iscutils.executor import open_executor
+    from iscutils.files.executor import open_executor
+    from iscutils.files.search_folders import open_search
     from iscutils.find import find_copies, open_pictures
-    from iscutils.findings import shown
-    from iscutils.search_folders import open_search
+    from iscutils.report.findings import shown
 
     pictures, references = open_pictures(options.pictures), open_pictures([options.among])
     with open_search(options.pictures, options.among, options.name) as (run, library):
@@ -95,8 +95,8 @@ def _find(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from iscutils.runner import run_notebooks  # brings Jupyter: not needed to show parameters
-    from iscutils.together import follow, is_first, started_together
+    from iscutils.run.runner import run_notebooks  # brings Jupyter: not needed to show parameters
+    from iscutils.run.together import follow, is_first, started_together
 
     only = [part.strip() for part in (options.only or "").split(",") if part.strip()]
     stages = _stages(options)
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
             follow()
         return
     if stages:
-        from iscutils.matrix import run_matrix
+        from iscutils.run.matrix import run_matrix
 
         with _polite():
             run_matrix(
@@ -134,8 +134,8 @@ def _run(options: argparse.Namespace) -> None:
 
 def _stages(options: argparse.Namespace) -> list:
     """Cells of the matrix of the named sets; empty if they have none."""
-    from iscutils.matrix import expand, matrix_file
-    from iscutils.runner import run_name
+    from iscutils.run.matrix import expand, matrix_file
+    from iscutils.run.runner import run_name
 
     path = matrix_file(options.sets)
     if path is None:
@@ -145,7 +145,7 @@ def _stages(options: argparse.Namespace) -> list:
 
 
 def _matrix(options: argparse.Namespace, only: Sequence[str] = ()) -> None:
-    from iscutils.matrix import table
+    from iscutils.run.matrix import table
 
     stages = _stages(options)
     if not stages:
@@ -188,7 +188,7 @@ def _list(_options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from iscutils.datasets.check import check
-    from iscutils.executor import open_executor
+    from iscutils.files.executor import open_executor
 
     with open_executor("processes") as executor:
         checked = check(options.data, executor, sample=options.sample)
@@ -200,8 +200,8 @@ def _check(options: argparse.Namespace) -> None:
 
 def _validate(options: argparse.Namespace) -> None:
     from iscutils.datasets import open_benchmark
-    from iscutils.submission_check import check_submission
-    from iscutils.submissions import read_predictions, write_predictions
+    from iscutils.descriptors.submission_check import check_submission
+    from iscutils.evaluation.submissions import read_predictions, write_predictions
 
     file = options.file
     if options.write:
@@ -226,8 +226,8 @@ def _points(options: argparse.Namespace) -> None:
 
 
 def _ship(options: argparse.Namespace) -> None:
-    from iscutils.artifacts import open_run
-    from iscutils.packing import pack_run
+    from iscutils.files.artifacts import open_run
+    from iscutils.run.packing import pack_run
 
     text = Path(options.card).read_text(encoding="utf-8") if options.card else ""
     folder = pack_run(open_run(options.run), options.name, options.model, text)
@@ -235,7 +235,7 @@ def _ship(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from iscutils.packing import export_model
+    from iscutils.run.packing import export_model
 
     cosines = export_model(
         options.model, options.out, sizes=options.sizes, int8=options.int8,
@@ -247,7 +247,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _save_outputs(options: argparse.Namespace) -> None:
-    from iscutils.outputs import save_outputs
+    from iscutils.run.save_outputs import save_outputs
 
     for path, size in save_outputs(options.run):
         print(f"{_shown(path)}  {size / 1024:.0f} kB")

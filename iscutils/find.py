@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import NOTE, KitError, Run, is_note
-from iscutils.browser import DrawPair
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.extract import read_skipped
 from iscutils.descriptors.sets import (
@@ -28,21 +26,13 @@ from iscutils.descriptors.sets import (
     ExtractionConfig,
     extract_sets,
 )
-from iscutils.equal import Pair, equal_files, equal_pixels, file_states, linked_pairs
-from iscutils.executor import Executor
-from iscutils.findings import (
-    EQUAL_FILE,
-    EQUAL_PIXELS,
-    LIKELY,
-    POINTS,
-    ROWS,
-    Findings,
-    cut,
-    named,
-    ranked,
-    said_of_links,
-)
-from iscutils.images import FileImages, ImageSet, no_images, scan_folder
+from iscutils.evaluation.pairs import sort_pairs
+from iscutils.evaluation.submissions import read_predictions, write_predictions
+from iscutils.files.artifacts import NOTE, KitError, Run, is_note
+from iscutils.files.equal import Pair, equal_files, equal_pixels, file_states, linked_pairs
+from iscutils.files.executor import Executor
+from iscutils.files.images import FileImages, ImageSet, no_images, scan_folder
+from iscutils.files.names import unwritten, written
 from iscutils.local import (
     Features,
     LocalConfig,
@@ -54,14 +44,24 @@ from iscutils.local import (
     score_pairs,
     vote,
 )
+from iscutils.local.numbered import alike, framed, name_of, named_in, same_file, without
 from iscutils.local.verification import final_rows
 from iscutils.models import find_model, load
-from iscutils.names import unwritten, written
-from iscutils.numbered import alike, framed, name_of, named_in, same_file, without
-from iscutils.pairs import sort_pairs
-from iscutils.report import write_report
+from iscutils.report.browser import DrawPair
+from iscutils.report.findings import (
+    EQUAL_FILE,
+    EQUAL_PIXELS,
+    LIKELY,
+    POINTS,
+    ROWS,
+    Findings,
+    cut,
+    named,
+    ranked,
+    said_of_links,
+)
+from iscutils.report.page import write_report
 from iscutils.retrieval import retrieve
-from iscutils.submissions import read_predictions, write_predictions
 
 MODEL = "release-256"
 WAYS = ("whole", "tiles", "centre", "inverted")  # to ask with a picture, see `retrieve`

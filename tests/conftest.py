@@ -69,7 +69,7 @@ class Project:
     def notebook(self, name: str, parameters: str, *cells: str) -> Path:
         """Write a notebook; each cell can use `r`, the open run."""
         shared = 'run: str = "demo"  # name of the run folder\nworkers: int = 0  # processes\n'
-        first = "from iscutils.artifacts import open_run, KitError\nr = open_run(run)"
+        first = "from iscutils.files.artifacts import open_run, KitError\nr = open_run(run)"
         document = new_notebook(
             cells=[
                 new_markdown_cell(f"# {name}"),

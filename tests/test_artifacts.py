@@ -9,8 +9,8 @@ import os
 import numpy as np
 import pytest
 
-from iscutils import artifacts
-from iscutils.artifacts import KitError, Run, atomic_path, content_key, open_run, write_json
+from iscutils.files import artifacts
+from iscutils.files.artifacts import KitError, Run, atomic_path, content_key, open_run, write_json
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils import boxes
-from iscutils.artifacts import KitError
-from iscutils.boxes import BOX, COLUMNS
-from iscutils.images import GeneratedImages
-from iscutils.local import box_quality
+from iscutils.descriptors import boxes
+from iscutils.descriptors.boxes import BOX, COLUMNS
+from iscutils.detector import box_quality
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import GeneratedImages
 
 
 def table(*rows):

@@ -11,18 +11,19 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError, Run
 from iscutils.datasets import open_benchmark
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import describe, extract
 from iscutils.descriptors.parts import reference_parts
-from iscutils.executor import open_executor
-from iscutils.images import GeneratedImages, open_folder
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.figures import local as figures
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.executor import open_executor
+from iscutils.files.images import GeneratedImages, open_folder
 from iscutils.local import (
     Crops,
     branch_table,
     extract_features,
-    figures,
     find_candidates,
     local_config,
     propose,
@@ -45,7 +46,6 @@ from iscutils.local.global_branch import (
 from iscutils.local.merge import BRANCHES, read_curves
 from iscutils.local.sift import mirror_descriptors
 from iscutils.models import Descriptor, DescriptorConfig, load
-from iscutils.submissions import read_predictions
 
 IMGFP, KIT = local_config("imgfp"), local_config(max_candidates=1, whole_candidates=1)
 BOX = (200, 150, 280, 220)  # where a small chelsea lies in query Q1

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from test_report import NASTY, draw_pair, make_benchmark, make_matches, make_report
 
-from iscutils import browser
-from iscutils.evaluation import evaluate, precision_recall_curve
-from iscutils.names import to_cell
+from iscutils.evaluation.metrics import evaluate, precision_recall_curve
+from iscutils.files.names import to_cell
+from iscutils.report import browser
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""

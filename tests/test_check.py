@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError
 from iscutils.datasets.check import check
 from iscutils.descriptors.store import Descriptors, write_submission
-from iscutils.executor import open_executor
-from iscutils.submission_check import check_submission
+from iscutils.descriptors.submission_check import check_submission
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
 
 CSV = "query_id,reference_id,score\n"
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils.artifacts import KitError
-from iscutils.copydays_metric import strong_queries
 from iscutils.datasets import copydays, open_benchmark
 from iscutils.datasets.layouts import parse_spec
-from iscutils.evaluation import copydays_metrics, copydays_table
+from iscutils.evaluation.copydays_metric import strong_queries
+from iscutils.evaluation.metrics import copydays_metrics, copydays_table
+from iscutils.files.artifacts import KitError
 
 
 def write_images(folder, names):

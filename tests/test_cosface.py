@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import Classifier, CosFace
 
 CLASSES, WIDTH, ROWS = 11, 6, 8  # classes that two processes cannot share evenly

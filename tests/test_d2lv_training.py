@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import NegativePairs, NormRatio
 from iscutils.models import Descriptor, DescriptorConfig
 from iscutils.training.asl import norms_of

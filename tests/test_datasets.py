@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, is_isc_layout, open_benchmark, open_images
 from iscutils.datasets.benchmark import read_edits
 from iscutils.datasets.builtin import FOLDER, PARTS, read_credits
 from iscutils.edits.likeness import thumbnails
 from iscutils.edits.negatives import hash_distance
 from iscutils.edits.sources import open_sources
-from iscutils.executor import open_executor
-from iscutils.images import find_unreadable, open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import find_unreadable, open_folder
 
 SHARED = Path(__file__).parents[2] / "shared"
 

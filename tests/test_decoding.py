@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from iscutils import images as sets
-from iscutils.artifacts import KitError
-from iscutils.executor import Executor
-from iscutils.formats import FORMATS, picture_kind
-from iscutils.frames import tiff_pages
-from iscutils.images import (
+from iscutils.files import images as sets
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor
+from iscutils.files.formats import FORMATS, picture_kind
+from iscutils.files.frames import tiff_pages
+from iscutils.files.images import (
     FileImages,
     ImageError,
     decode,
@@ -220,7 +220,7 @@ def test_reduced_copies_among_the_pages_of_a_tiff_do_not_count():
 
 
 def test_a_long_film_is_looked_through_only_so_far(monkeypatch):
-    monkeypatch.setattr("iscutils.frames.MOST_FRAMES", 10)
+    monkeypatch.setattr("iscutils.files.frames.MOST_FRAMES", 10)
     colours = [(k, 0, 255 - k) for k in range(100)]
     assert [number for number, _ in decode_frames(film(colours, "GIF"))] == [0, 4, 9]
     assert [number for number, _ in decode_frames(film(colours, "TIFF"))] == [0, 44, 99]
@@ -309,7 +309,7 @@ def test_further_formats_are_read(tmp_path, format):
 def test_what_cannot_be_read_says_why(monkeypatch):
     with pytest.raises(ImageError, match="JPEG XL is not supported: convert it"):
         decode(signed("JXL"))
-    monkeypatch.setattr("iscutils.formats._heif", lambda: False)
+    monkeypatch.setattr("iscutils.files.formats._heif", lambda: False)
     with pytest.raises(ImageError, match=r"iscutils\[heif\]"):
         decode(signed("HEIF"))
 

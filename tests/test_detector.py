@@ -9,20 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from iscutils import boxes, edits
-from iscutils.artifacts import KitError
-from iscutils.boxes import BOX
-from iscutils.edits import load_recipe
-from iscutils.edits.making import Maker
-from iscutils.executor import open_executor
-from iscutils.images import FileImages, GeneratedImages, open_folder
-from iscutils.local import detector, detector_networks, detector_training
-from iscutils.local.detector_pictures import (
+from iscutils import edits
+from iscutils.descriptors import boxes
+from iscutils.descriptors.boxes import BOX
+from iscutils.detector import detect as detector
+from iscutils.detector import networks as detector_networks
+from iscutils.detector import training as detector_training
+from iscutils.detector.pictures import (
     Examples,
     make_pictures,
     open_pictures,
     split_photographs,
 )
+from iscutils.edits import load_recipe
+from iscutils.edits.making import Maker
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import FileImages, GeneratedImages, open_folder
 
 TINY = {"size": 64, "pictures": 16, "held_out": 6, "epochs": 2, "batch_size": 8,
         "backbone": "test_resnet"}  # fmt: skip

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
-from iscutils.evaluation import evaluate
+from iscutils.evaluation.metrics import evaluate
+from iscutils.files.artifacts import KitError
 from iscutils.retrieval import (
     by_direction,
     direction_report,
@@ -126,7 +126,7 @@ def test_deleting_only_wrong_pairs_never_lowers_uap(decoys):
     ],
 )
 def test_too_many_true_pairs_lost_is_a_warning(decoys, caplog, monkeypatch, tau, split, warned):
-    monkeypatch.setattr("iscutils.artifacts.log.propagate", True)
+    monkeypatch.setattr("iscutils.files.artifacts.log.propagate", True)
     pairs, truth, queries, references = decoys
     direction_report(pairs, truth, queries, references, tau=tau, split=split)
     assert ("of the true pairs" in caplog.text) == warned

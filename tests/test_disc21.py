@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import (
     benchmark_file,
     check_data,
@@ -20,8 +19,9 @@ from iscutils.datasets import (
 from iscutils.datasets import disc21 as disc
 from iscutils.datasets.archives import ArchiveImages
 from iscutils.datasets.layouts import parse_spec, reduce_truth
-from iscutils.executor import open_executor
-from iscutils.images import ImageError
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import ImageError
 
 QUERIES = ["Q00000", "Q00001", "Q25000"]
 TEST_QUERIES = ["Q50000", "Q50001"]

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import (
     BarlowTwins,
     InfoNCE,

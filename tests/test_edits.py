@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from iscutils import edits
-from iscutils.artifacts import KitError
 from iscutils.edits import assets
 from iscutils.edits.record import corners, transform
+from iscutils.files.artifacts import KitError
 
 NAMES = sorted(edits.REGISTRY)
 MOVING = [n for n in NAMES if edits.REGISTRY[n].move or n in (

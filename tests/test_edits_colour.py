@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, features
 
 from iscutils import edits
-from iscutils.artifacts import KitError
 from iscutils.edits import degrading, filters, photometric
+from iscutils.files.artifacts import KitError
 
 MODULES = (photometric.__name__, degrading.__name__, filters.__name__)
 NAMES = [name for name, edit in edits.REGISTRY.items() if edit.function.__module__ in MODULES]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iscutils.equal import equal_files, equal_pixels, file_states, linked_pairs
-from iscutils.executor import Executor
-from iscutils.images import FileImages
+from iscutils.files.equal import equal_files, equal_pixels, file_states, linked_pairs
+from iscutils.files.executor import Executor
+from iscutils.files.images import FileImages
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_links_are_other_names_of_one_file(files):
 
 def test_only_files_that_share_their_size_are_read(files, monkeypatch):
     opened = []
-    monkeypatch.setattr("iscutils.equal.file_hash", lambda path: opened.append(path) or path)
+    monkeypatch.setattr("iscutils.files.equal.file_hash", lambda path: opened.append(path) or path)
     equal_files(file_states(files), file_states(files), 9)
     assert {len(read(path)) for path in opened} == {2, 4}
     assert len(opened) == len(set(opened))

@@ -7,10 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils import evaluation
-from iscutils.artifacts import KitError, log
-from iscutils.evaluation import bootstrap, by_edit, candidate_recall, check_ground_truth, evaluate
-from iscutils.pairs import originals_by_query
+from iscutils.evaluation import metrics as evaluation
+from iscutils.evaluation.metrics import (
+    bootstrap,
+    by_edit,
+    candidate_recall,
+    check_ground_truth,
+    evaluate,
+)
+from iscutils.evaluation.pairs import originals_by_query
+from iscutils.files.artifacts import KitError, log
 
 
 def rows(text):

@@ -12,8 +12,8 @@ import nbformat
 import psutil
 import pytest
 
-from iscutils.artifacts import KitError
-from iscutils.executor import WINDOW, open_executor
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import WINDOW, open_executor
 
 
 def square(x):
@@ -214,7 +214,7 @@ def test_in_a_notebook():
         nbformat.v4.new_code_cell(source)
         for source in (
             "import math\n"
-            "from iscutils.executor import open_executor\n"
+            "from iscutils.files.executor import open_executor\n"
             "executor = open_executor('processes', 2)\n"
             "list(executor.map(math.factorial, range(5)))",
             "def here(x):\n"

@@ -8,9 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iscutils.artifacts import KitError, Run
-from iscutils.boxes import COLUMNS
 from iscutils.descriptors import forward, outputs
+from iscutils.descriptors.boxes import COLUMNS
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import extract, extract_parts, read_skipped
 from iscutils.descriptors.parts import cut, reference_parts, way_parts
@@ -22,10 +21,11 @@ from iscutils.descriptors.sets import (
     find_models,
 )
 from iscutils.descriptors.store import read_descriptors, read_notes, write_blocks, write_descriptors
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
+from iscutils.files.prepare import prepare, vary
 from iscutils.models import Descriptor, DescriptorConfig
-from iscutils.preprocess import prepare, vary
 from iscutils.retrieval import Codec
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=16, size=32)

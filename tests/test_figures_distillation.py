@@ -9,8 +9,8 @@ matplotlib.use("Agg")
 
 from iscutils import figures
 from iscutils.models import Descriptor, DescriptorConfig
-from iscutils.probe import Probe, fitting
 from iscutils.training import Pixels, TrainConfig
+from iscutils.training.probe import Probe, fitting
 
 
 @pytest.fixture(scope="module")

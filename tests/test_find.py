@@ -7,9 +7,9 @@ from PIL import Image
 
 from iscutils import edits
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.store import read_descriptors
+from iscutils.files.artifacts import KitError
 from iscutils.find import open_pictures
 
 EDITS = ["hflip", "crop", "text"]

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 
 from iscutils.__main__ import main
 from iscutils.datasets.builtin import builtin_images
+from iscutils.files.names import unwritten, written
 from iscutils.find import open_pictures
-from iscutils.names import unwritten, written
 
 MODEL = ["--model", "release-64", "--workers", "1"]
 BREAK, LATIN = "two\nlines.png", os.fsdecode(b"caf\xe9.png")

@@ -7,18 +7,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils.artifacts import KitError
-from iscutils.boxes import read_detections
 from iscutils.datasets import open_benchmark, open_images
 from iscutils.datasets.check import check
+from iscutils.descriptors.boxes import read_detections
 from iscutils.descriptors.store import read_descriptors, write_descriptors
 from iscutils.edits import synthesise, synthesise_queries
 from iscutils.edits.manifest import iter_pictures, read_manifest
 from iscutils.edits.sources import split_photographs
-from iscutils.executor import Executor
-from iscutils.ids import file_name_of, folder_ids, image_id
-from iscutils.images import open_folder
-from iscutils.submissions import read_ground_truth, read_predictions, write_ground_truth
+from iscutils.evaluation.submissions import read_ground_truth, read_predictions, write_ground_truth
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor
+from iscutils.files.ids import file_name_of, folder_ids, image_id
+from iscutils.files.images import open_folder
 
 
 def write_photos(folder, names, seed=0):

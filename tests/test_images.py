@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from iscutils.artifacts import KitError
-from iscutils.executor import open_executor
-from iscutils.images import (
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import (
     FileImages,
     GeneratedImages,
     ImageError,

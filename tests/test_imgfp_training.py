@@ -7,7 +7,7 @@ import torch
 from training_cases import coarse_pixels, resumes_as_if_unbroken
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import MemoryTriplet, memory_hard, unit
 from iscutils.models import Descriptor, DescriptorConfig, load, state_key
 

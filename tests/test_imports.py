@@ -6,8 +6,8 @@ import sys
 import pytest
 
 WORKERS = (  # modules of the functions that an executor maps
-    "iscutils.images",
-    "iscutils.preprocess",
+    "iscutils.files.images",
+    "iscutils.files.prepare",
     "iscutils.datasets.check",
     "iscutils.descriptors.hashes",
     "iscutils.descriptors.parts",
@@ -18,7 +18,7 @@ WORKERS = (  # modules of the functions that an executor maps
     "iscutils.edits.negatives",
     "iscutils.local",
     "iscutils.local.fit",
-    "iscutils.local.scaled",
+    "iscutils.detector.scaled",
 )
 
 
@@ -26,7 +26,7 @@ WORKERS = (  # modules of the functions that an executor maps
     ("modules", "heavy"),
     [
         (WORKERS, "torch"),
-        (("iscutils.__main__", "iscutils.report", "iscutils.figures"), "torch"),
+        (("iscutils.__main__", "iscutils.report.page", "iscutils.figures"), "torch"),
         (("iscutils.find", "iscutils.retrieval"), "lightning"),
     ],
     ids=["workers", "report", "find"],

@@ -16,7 +16,7 @@ from test_rdcd import (
 from torch.nn import functional as F
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import InfoNCE, RelationalDistillation, global_pairs, unit
 from iscutils.models import Descriptor, DescriptorConfig, load, state_key
 

@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from iscutils import training
-from iscutils.artifacts import KitError
 from iscutils.edits import apply, decoded, iter_pictures, load_recipe, read_manifest, synthesise
 from iscutils.edits.decoded import cache_labelled
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.tensor import TensorEdits, supported
 from iscutils.edits.tensor_visible import edit_and_measure, visible_share
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.training.pk_sampler import PKSampler
 
 SIDE, COPIES = 24, 5

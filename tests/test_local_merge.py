@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.local import local_config
 from iscutils.local.merge import (
     BRANCHES,

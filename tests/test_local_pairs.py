@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError
 from iscutils.edits import apply
+from iscutils.files.artifacts import KitError
 from iscutils.local.agreement import agreement, align, local_correlation, overlay
 from iscutils.local.config import local_config
 from iscutils.local.evidence import NAMES, pair_evidence

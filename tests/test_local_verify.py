@@ -11,14 +11,15 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError
-from iscutils.evaluation import evaluate
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.figures import local as figures
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.local import (
     counting,
     extract_features,
-    figures,
     find_candidates,
     local_config,
     match_pair,
@@ -32,7 +33,6 @@ from iscutils.local import (
 from iscutils.local.evidence import NAMES
 from iscutils.local.fit import fit_logistic, training_pairs
 from iscutils.local.verifier import WEIGHTS, log_odds, probability
-from iscutils.submissions import read_predictions
 
 BENCH = Path(__file__).parents[2] / "shared" / "bench"
 CONFIG = local_config(whole_candidates=2, max_candidates=2)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.local import pair_score
 from iscutils.local.agreement import _centred
 from iscutils.local.config import local_config

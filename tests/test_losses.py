@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import (
     BarlowTwins,
     DirectCLR,

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError, open_run
-from iscutils.matrix import expand, matrix_file, one_gpu, table
+from iscutils.files.artifacts import KitError, open_run
+from iscutils.run.matrix import expand, matrix_file, one_gpu, table
 
 MATRIX = """
 axes:
@@ -73,7 +73,7 @@ def project(tmp_path, monkeypatch):
         nbformat.v4.new_code_cell('run: str = "x"  # run\nvalue: int = 0  # a\nseen: str = ""  # b',
                                   metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(
-            "from iscutils.artifacts import open_run, write_text, find_published\n"
+            "from iscutils.files.artifacts import open_run, write_text, find_published\n"
             "folder = open_run(run)\nassert value != 3\n"
             "if seen:\n    print(find_published(folder, seen).read_text())\n"
             "folder.publish('value', write_text(folder.path / 'value.txt', str(value)));"

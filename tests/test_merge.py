@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from iscutils import figures
-from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
-from iscutils.evaluation import evaluate
+from iscutils.evaluation.metrics import evaluate
+from iscutils.files.artifacts import KitError
 from iscutils.retrieval import MergeConfig, PartFiles, ladder, matching_parts, merge, read_sides
 from iscutils.retrieval.ladder import REPORTED
 from iscutils.retrieval.merge import (
@@ -275,7 +275,7 @@ def test_merge_with_a_filter_a_second_list_and_a_cap():
 
 
 def test_small_images_lose_their_whole_parts_with_a_warning(caplog, monkeypatch):
-    monkeypatch.setattr("iscutils.artifacts.log.propagate", True)
+    monkeypatch.setattr("iscutils.files.artifacts.log.propagate", True)
     merge([table(("a", "Q0", "0", "R", "0", 0.5))], SIDES)
     assert "smaller than the smallest part" in caplog.text
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
+from iscutils.files.prepare import prepare
 from iscutils.models import (
     STUDENTS,
     Backbone,
@@ -24,7 +25,6 @@ from iscutils.models import (
     student_config,
     weights_licence,
 )
-from iscutils.preprocess import prepare
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=16, size=64)
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from training_cases import coarse_pixels, resumes_as_if_unbroken
 
 from iscutils import training
-from iscutils.artifacts import KitError
 from iscutils.edits import load_recipe
+from iscutils.files.artifacts import KitError
 from iscutils.losses import MemoryTriplet, SoftTriplet, memory_hard, unit
 from iscutils.models import Descriptor, DescriptorConfig, load
 from iscutils.training.momentum_norm import MomentumNorm, half_cosine, momentum_norms

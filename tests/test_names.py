@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from iscutils.__main__ import main
-from iscutils.arguments import assignments_from_here, data_from_here
-from iscutils.artifacts import open_run
-from iscutils.names import from_cell, one_line, to_cell, unwritten, written
-from iscutils.submissions import read_predictions, write_predictions
+from iscutils.evaluation.submissions import read_predictions, write_predictions
+from iscutils.files.artifacts import open_run
+from iscutils.files.names import from_cell, one_line, to_cell, unwritten, written
+from iscutils.run.arguments import assignments_from_here, data_from_here
 
 NASTY = [
     "plain.jpg",

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, open_benchmark, open_images
 from iscutils.datasets import ndec as reader
 from iscutils.datasets.layouts import parse_spec
@@ -20,8 +19,9 @@ from iscutils.edits.ndec_like import (
     ndec_like,
     read_kinds,
 )
-from iscutils.executor import open_executor
-from iscutils.images import GeneratedImages
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import GeneratedImages
 
 QUERIES = ["Q00000", "Q00001", "Q00002"]
 REFERENCES = ["R000000", "R000001"]

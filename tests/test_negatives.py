@@ -9,15 +9,15 @@ import pytest
 from folder_content import content, rows
 from PIL import Image, ImageFilter
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import open_images
 from iscutils.edits import negatives, sets
 from iscutils.edits.likeness import may_be_copies
 from iscutils.edits.manifest import read_manifest
 from iscutils.edits.nearest import nearest_pairs
 from iscutils.edits.recipe_files import load_recipe, parse_recipe
-from iscutils.executor import Executor, open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor, open_executor
+from iscutils.files.images import open_folder
 
 
 def picture(seed, size):

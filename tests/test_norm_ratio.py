@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import NegativePairs, NormRatio
 
 RAGGED = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3])  # an id of three, an id alone

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from iscutils.parameters import read_notebook
+from iscutils.run.parameters import read_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

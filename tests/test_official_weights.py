@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from iscutils.artifacts import KitError, file_hash
+from iscutils.files.artifacts import KitError, file_hash
 from iscutils.models import (
     KNOWN,
     Descriptor,

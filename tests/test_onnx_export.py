@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError
 from iscutils.descriptors.extract import extract
 from iscutils.descriptors.store import read_descriptors
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
+from iscutils.files.prepare import prepare
 from iscutils.models import (
     Descriptor,
     DescriptorConfig,
@@ -25,7 +26,6 @@ from iscutils.models import (
 )
 from iscutils.models.export import core_graph, export_onnx
 from iscutils.models.graph import with_resize
-from iscutils.preprocess import prepare
 
 CONFIG = DescriptorConfig("resnet10t", dim=8, hidden=12, size=48)
 SIDES = [(60, 90), (120, 75), (64, 64), (200, 130), (90, 61), (75, 121)]

@@ -11,13 +11,13 @@ import torchvision
 from onnx_cases import small_onnx, small_rows
 from PIL import Image
 
-from iscutils.artifacts import KitError, Run
 from iscutils.descriptors.extract import extract
 from iscutils.descriptors.sets import ExtractionConfig, extract_sets, find_models
 from iscutils.descriptors.store import read_descriptors
-from iscutils.executor import open_executor
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.find import nearest
-from iscutils.images import open_folder
 from iscutils.models import (
     Descriptor,
     DescriptorConfig,

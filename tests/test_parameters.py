@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError
-from iscutils.parameters import compose, convert, load_notebooks, parse_parameters
+from iscutils.files.artifacts import KitError
+from iscutils.run.parameters import compose, convert, load_notebooks, parse_parameters
 
 CELL = """# what the notebook needs
 name: str = "a # b"  # a word, with a "quote"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from iscutils.artifacts import KitError, open_run
 from iscutils.descriptors.store import write_descriptors
+from iscutils.files.artifacts import KitError, open_run
 from iscutils.retrieval import (
     Codec,
     has_parts,

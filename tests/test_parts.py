@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.parts import (
     WAYS,
     Plan,
@@ -23,8 +22,9 @@ from iscutils.descriptors.parts import (
     way_parts,
 )
 from iscutils.figures import image_parts
-from iscutils.images import GeneratedImages
-from iscutils.preprocess import SET_VARIANTS, prepare, set_variant, vary
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import GeneratedImages
+from iscutils.files.prepare import SET_VARIANTS, prepare, set_variant, vary
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

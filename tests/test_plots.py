@@ -14,9 +14,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Polygon, Rectangle
 from PIL import Image
 
-from iscutils import plots
-from iscutils.artifacts import KitError
-from iscutils.evaluation import evaluate
+from iscutils.evaluation.metrics import evaluate
+from iscutils.figures import plots
+from iscutils.files.artifacts import KitError
 
 
 @pytest.fixture(autouse=True)

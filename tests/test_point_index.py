@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError
-from iscutils.executor import Executor, open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor, open_executor
+from iscutils.files.images import open_folder
 from iscutils.local import extract_features, local_config, read_features, vote
 from iscutils.local import point_index as module
 from iscutils.local.nearest import ENGINES, NearestPoint, fastest_engine

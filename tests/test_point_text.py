@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from iscutils.artifacts import KitError
-from iscutils.executor import Executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor
+from iscutils.files.images import open_folder
 from iscutils.local import convert_points, extract_features, local_config, match_pair, read_features
 
 IMGFP = local_config("imgfp")

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iscutils import runner
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError
 from iscutils.datasets import builtin_images, open_benchmark
 from iscutils.datasets.layouts import collect
-from iscutils.images import GeneratedImages
-from iscutils.leaks import check_leaks, shared_images
-from iscutils.protocol import check_strict, check_tuning, is_test, result_row, tuned_on
+from iscutils.datasets.leaks import check_leaks, shared_images
+from iscutils.datasets.protocol import check_strict, check_tuning, is_test, result_row, tuned_on
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import GeneratedImages
+from iscutils.run import runner
 
 
 def write_images(folder, names, seed):

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
-from iscutils.parameters import compose, load_notebooks
-from iscutils.published import beside, own_rows, published, write_sscd_metrics
+from iscutils.evaluation.published import beside, own_rows, published, write_sscd_metrics
+from iscutils.files.artifacts import KitError
+from iscutils.run.parameters import compose, load_notebooks
 
 
 def test_every_row_says_where_it_comes_from():

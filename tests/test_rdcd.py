@@ -10,7 +10,7 @@ from torch import nn
 from training_cases import coarse_pixels
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import HardNegative, InfoNCE, RelationalDistillation, queue_pairs, unit
 from iscutils.models import Descriptor, DescriptorConfig, state_key
 from iscutils.training.pixels import whole_views

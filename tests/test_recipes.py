@@ -6,8 +6,8 @@ import yaml
 from PIL import Image
 
 from iscutils import edits
-from iscutils.artifacts import KitError
 from iscutils.edits.recipe_files import parse_recipe, recipe_folder
+from iscutils.files.artifacts import KitError
 
 SHIPPED = edits.list_recipes()
 D2LV = ["basic", "blur", "color", "dark", "face", "opaque", "occlude"]

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models import Descriptor, DescriptorConfig, load, load_matched
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)

@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iscutils import browser, report, templates
-from iscutils.artifacts import KitError, Run
 from iscutils.datasets import Benchmark
-from iscutils.evaluation import evaluate
-from iscutils.images import GeneratedImages, ImageError
-from iscutils.published import beside, own_rows
-from iscutils.stages import FINAL, edits_table, parts_table, published_stages, with_final
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.published import beside, own_rows
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.images import GeneratedImages, ImageError
+from iscutils.report import browser, templates
+from iscutils.report import page as report
+from iscutils.report.stages import FINAL, edits_table, parts_table, published_stages, with_final
 
 NASTY = (
     "<img src=x onerror=alert(1)>",
@@ -282,7 +283,7 @@ def test_embedded_photographs_are_credited(tmp_path, monkeypatch):
          "credit": f"by <i>nobody {i}</i>"}
         for i, part in enumerate(["train", "reference", "distractor"])
     ]  # fmt: skip
-    monkeypatch.setattr("iscutils.report_sections.read_credits", lambda: rows)
+    monkeypatch.setattr("iscutils.report.sections.read_credits", lambda: rows)
     text = make_report(tmp_path / "builtin", benchmark).read_text(encoding="utf-8")
     footer = re.search(r"<footer.*</footer>", text, re.DOTALL)[0]
     for i in (1, 2):  # a query without an original is an edit of a distractor

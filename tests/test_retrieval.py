@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.store import read_submission, write_descriptors
-from iscutils.evaluation import evaluate
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError
 from iscutils.retrieval import (
     Codec,
     nearest,
@@ -22,7 +23,6 @@ from iscutils.retrieval import (
     write_l2_submission,
 )
 from iscutils.retrieval.score_norm import smooth_background, subtract_nearest
-from iscutils.submissions import read_predictions
 
 kernel = sys.modules["iscutils.retrieval.top_pairs"]  # the package shows the function instead
 BLOCKS = [((3, 7), 0), ((64, 16), 2), ((1024, 4096), 1024)]  # rows of a block, pairs of slack

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import yaml
 
-from iscutils import runner
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError, Run, content_key
-from iscutils.kernels import MARKER, _Progress
-from iscutils.outputs import save_outputs
-from iscutils.parameters import read_notebook
-from iscutils.runner import run_notebooks
+from iscutils.files.artifacts import KitError, Run, content_key
+from iscutils.run import runner
+from iscutils.run.kernels import MARKER, _Progress
+from iscutils.run.parameters import read_notebook
+from iscutils.run.runner import run_notebooks
+from iscutils.run.save_outputs import save_outputs
 
 # A notebook that says in a file that it was executed, so that tests can count.
 COUNT = 'with open(r.path / "executed", "a") as file:\n    file.write(NAME + "\\n")'

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from iscutils.artifacts import KitError, open_run
-from iscutils.locks import locked
-from iscutils.search_folders import open_search
+from iscutils.files.artifacts import KitError, open_run
+from iscutils.files.locks import locked
+from iscutils.files.search_folders import open_search
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_any_name_of_a_folder_makes_a_run(name):
 
 HOLD = """
 import sys, time
-from iscutils.locks import locked
+from iscutils.files.locks import locked
 with locked(sys.argv[1], "busy"):
     print("held", flush=True)
     time.sleep(600)

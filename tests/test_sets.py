@@ -13,7 +13,6 @@ import pytest
 from folder_content import content, rows
 from PIL import Image
 
-from iscutils.artifacts import KitError, log
 from iscutils.datasets import open_images
 from iscutils.edits import check, making, sets
 from iscutils.edits.estimate import estimate
@@ -22,8 +21,9 @@ from iscutils.edits.manifest import box_rows, iter_pictures, member_name, read_m
 from iscutils.edits.recipe_files import list_recipes, load_recipe, parse_recipe
 from iscutils.edits.record import transform
 from iscutils.edits.repeating import count_repeated, repeat_edits, repeat_picture
-from iscutils.executor import Executor, open_executor
-from iscutils.images import ImageError, open_folder
+from iscutils.files.artifacts import KitError, log
+from iscutils.files.executor import Executor, open_executor
+from iscutils.files.images import ImageError, open_folder
 
 MIXED = parse_recipe(
     "mixed",

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from iscutils.datasets import open_images
-from iscutils.evaluation import evaluate
-from iscutils.submissions import read_ground_truth, read_predictions
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.submissions import read_ground_truth, read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 COLLAGES = {"Q1": ("R01", "R02"), "Q2": ("R02", "R03", "R04"), "Q3": ("R05", "R06")}

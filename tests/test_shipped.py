@@ -13,7 +13,6 @@ from PIL import Image
 
 from iscutils import edits
 from iscutils.__main__ import main
-from iscutils.artifacts import KitError, Run
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import read_skipped
 from iscutils.descriptors.hashes import extract_pdq
@@ -24,9 +23,11 @@ from iscutils.descriptors.sets import (
     shipped_backgrounds,
 )
 from iscutils.descriptors.store import read_descriptors, write_descriptors
-from iscutils.evaluation import evaluate
-from iscutils.executor import open_executor
-from iscutils.images import GeneratedImages
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.executor import open_executor
+from iscutils.files.images import GeneratedImages
 from iscutils.models import (
     Descriptor,
     DescriptorConfig,
@@ -38,7 +39,6 @@ from iscutils.models import (
     shipped_names,
 )
 from iscutils.retrieval import retrieve
-from iscutils.submissions import read_predictions
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=8, hidden=16, size=32)
 

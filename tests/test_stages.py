@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.store import write_descriptors
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError
 from iscutils.retrieval import retrieve
-from iscutils.submissions import read_predictions
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ import h5py
 import numpy as np
 import pytest
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.store import (
     Descriptors,
     read_descriptors,
@@ -13,7 +12,8 @@ from iscutils.descriptors.store import (
     write_descriptors,
     write_submission,
 )
-from iscutils.ids import image_id
+from iscutils.files.artifacts import KitError
+from iscutils.files.ids import image_id
 
 
 def vectors(n, d=4, seed=0):

@@ -7,7 +7,7 @@ from test_rdcd import STUDENT, FrozenTeacher, settings
 from training_cases import coarse_pixels, resumes_as_if_unbroken
 
 from iscutils import training
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models import Descriptor
 
 CONFIG = settings(path="stored", epochs=3)

@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iscutils.artifacts import KitError
-from iscutils.evaluation import evaluate
-from iscutils.pairs import sort_pairs
-from iscutils.submissions import (
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.pairs import sort_pairs
+from iscutils.evaluation.submissions import (
     read_ground_truth,
     read_imgfp,
     read_predictions,
     write_ground_truth,
     write_predictions,
 )
+from iscutils.files.artifacts import KitError
 
 
 def write(path, text, encoding="utf-8"):

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.extract import extract
 from iscutils.descriptors.store import read_descriptors
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.models import (
     Descriptor,
     DescriptorConfig,

@@ -11,14 +11,14 @@ from folder_content import content, rows
 from PIL import Image
 
 from iscutils import edits
-from iscutils.artifacts import KitError
 from iscutils.edits import check, sets
 from iscutils.edits.queryset import encode_query
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.repeating import repeat_edits
 from iscutils.edits.sources import find_twins, known_queries, load_some, split_photographs
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 
 RECIPE = edits.load_recipe("isc_queries")
 
@@ -384,7 +384,8 @@ def test_examples_pass_over_unreadable_files(photos, tmp_path):
 def test_figures_show_every_picture_and_outline(photos, tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     from iscutils.datasets import Benchmark
-    from iscutils.edits import examples, gallery
+    from iscutils.edits import examples
+    from iscutils.figures import edits as gallery
 
     photo, donors = photos[0].load(0), [photos[1].load(0)]
     names = ["crop", "gray", "paste"]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from iscutils import together, training
+from iscutils import training
 from iscutils.__main__ import main
-from iscutils.artifacts import FOLLOWS, Run, wait_if_following
+from iscutils.files.artifacts import FOLLOWS, Run, wait_if_following
+from iscutils.run import together
 from iscutils.training.fit import _nodes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,7 @@ def test_a_follower_writes_nothing_and_waits_for_files(tmp_path, monkeypatch):
     assert run.skipped() == []
     waits = []
     monkeypatch.setattr(
-        "iscutils.artifacts.time.sleep",
+        "iscutils.files.artifacts.time.sleep",
         lambda _: waits.append(1) or (tmp_path / "there").touch(),
     )
     wait_if_following(tmp_path / "there")

@@ -9,18 +9,18 @@ import torch
 from PIL import Image
 
 from iscutils import training
-from iscutils.artifacts import KitError
 from iscutils.descriptors.check import difference_alone
 from iscutils.descriptors.extract import describe, extract, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
 from iscutils.descriptors.store import read_descriptors
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.views import EditedViews
-from iscutils.executor import open_executor
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import open_executor
+from iscutils.files.images import open_folder
 from iscutils.models import Descriptor, DescriptorConfig, state_key
-from iscutils.probe import Probe
 from iscutils.training.pixels import EpochSampler
+from iscutils.training.probe import Probe
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=16, size=32)
 

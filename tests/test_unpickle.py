@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models.unpickle import read_checkpoint
 
 ARRAYS = {

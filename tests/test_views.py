@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from iscutils.artifacts import KitError
 from iscutils.edits.recipe_files import parse_recipe
 from iscutils.edits.views import EditedViews, one_thread
-from iscutils.images import open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import open_folder
 from iscutils.training.pixels import EpochSampler
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import Run
 from iscutils.descriptors.store import write_descriptors
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import Run
 from iscutils.local.global_branch import shortlist_of_run
-from iscutils.submissions import read_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from iscutils.artifacts import KitError, content_key
-from iscutils.formats import read_regular
-from iscutils.image_sets import said_file
-from iscutils.images import ImageError, ImageSet, decode, decode_noted
+from iscutils.files.artifacts import KitError, content_key
+from iscutils.files.formats import read_regular
+from iscutils.files.image_sets import said_file
+from iscutils.files.images import ImageError, ImageSet, decode, decode_noted
 
 MAX_BYTES = 500_000_000  # of one member unpacked: far above any photograph, far below a zip bomb
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, content_key, file_hash, log, resolve, write_json
 from iscutils.datasets import copydays, disc21, layouts, ndec
 from iscutils.datasets.builtin import builtin_images
 from iscutils.datasets.layouts import Found, Spec
-from iscutils.evaluation import check_truth
-from iscutils.ids import image_id
-from iscutils.images import ImageSet, open_folder
-from iscutils.submissions import read_ground_truth
+from iscutils.evaluation.metrics import check_truth
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import KitError, content_key, file_hash, log, resolve, write_json
+from iscutils.files.ids import image_id
+from iscutils.files.images import ImageSet, open_folder
 
 BUILTIN = "builtin"
 QUERIES, REFERENCES = "queries", "references"

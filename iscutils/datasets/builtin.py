@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, content_key
-from iscutils.ids import image_id
-from iscutils.images import FileImages
+from iscutils.files.artifacts import KitError, content_key
+from iscutils.files.ids import image_id
+from iscutils.files.images import FileImages
 
 FOLDER = Path(__file__).parent / "photographs"
 PARTS = ("train", "reference", "distractor")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from iscutils.artifacts import KitError, is_note
 from iscutils.datasets.benchmark import READERS, is_isc_layout, open_benchmark, open_images
 from iscutils.datasets.layouts import Found, parse_spec
-from iscutils.executor import Executor
-from iscutils.images import ImageSet, remark
+from iscutils.files.artifacts import KitError, is_note
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet, remark
 
 MANY = 0.5  # share of unreadable images of a sample from which on a set is of no use
 SHOWN = 5  # ids named in full

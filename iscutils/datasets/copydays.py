@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, content_key, resolve
 from iscutils.datasets import layouts
 from iscutils.datasets.layouts import Found, Spec
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, content_key, resolve
+from iscutils.files.images import ImageSet
 
 JPEG = (3, 5, 8, 10, 15, 20, 30, 50, 75)
 CROPS = (10, 15, 20, 30, 40, 50, 60, 70, 80)

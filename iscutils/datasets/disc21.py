@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError
 from iscutils.datasets import layouts
 from iscutils.datasets.layouts import Found, Spec
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageSet
 
 # First and last query, and how many of them have an original.
 SPLITS = {

@@ -12,12 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, file_hash, log, resolve
 from iscutils.datasets.archives import ArchiveImages, member_names
-from iscutils.ids import stem_of
-from iscutils.images import SUFFIXES, FileImages, ImageSet, scan_folder
-from iscutils.scanning import warn
-from iscutils.submissions import read_ground_truth
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import KitError, file_hash, log, resolve
+from iscutils.files.ids import stem_of
+from iscutils.files.images import SUFFIXES, FileImages, ImageSet, scan_folder
+from iscutils.files.scanning import warn
 
 OPTIONS = {
     "disc21": ("split", "truth"),

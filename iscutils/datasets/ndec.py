@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, atomic_path, log, resolve
 from iscutils.datasets import disc21, layouts
 from iscutils.datasets.layouts import Found, Spec
-from iscutils.executor import Executor
-from iscutils.ids import stem_of
-from iscutils.images import FileImages, ImageSet, find_unreadable
+from iscutils.files.artifacts import KitError, atomic_path, log, resolve
+from iscutils.files.executor import Executor
+from iscutils.files.ids import stem_of
+from iscutils.files.images import FileImages, ImageSet, find_unreadable
 
 QUERIES, POSITIVES, REFERENCES = 49_252, 5_009, 1_000_000
 QUERY_FOLDERS = ("NDEC_test_query", "query_images_h5", "queries", "query_images")

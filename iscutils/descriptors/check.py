@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.forward import Forward, Job
 from iscutils.descriptors.outputs import unit
 from iscutils.descriptors.parts import Plan, Stream, load_parts
 from iscutils.descriptors.store import read_descriptors
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageSet
 from iscutils.models import Descriptor
 from iscutils.models.precision import pick_device
 

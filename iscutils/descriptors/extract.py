@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iscutils.artifacts import KitError, content_key
-from iscutils.boxes import BOX, OVERLAY, read_detections
+from iscutils.descriptors.boxes import BOX, OVERLAY, read_detections
 from iscutils.descriptors.forward import Forward, Job, uses_bf16
 from iscutils.descriptors.outputs import Output, streams_of, unit, write_outputs
 from iscutils.descriptors.parts import (
@@ -20,13 +19,14 @@ from iscutils.descriptors.parts import (
     load_parts,
 )
 from iscutils.descriptors.store import read_notes
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, content_key
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 from iscutils.models import Descriptor, InferenceOnly, load, model_key, quickest
 from iscutils.models.precision import pick_device
 
 if TYPE_CHECKING:
-    from iscutils.retrieval.whitening import Codec
+    from iscutils.descriptors.codec import Codec
 
 OWN_RESIZE = "model"  # images are resized as the model was trained
 RESIZES = (OWN_RESIZE, "squash", "short")

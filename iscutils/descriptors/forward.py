@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.parts import Pieces
+from iscutils.files.artifacts import KitError
 from iscutils.models.onnx_file import OnnxDescriptor
 from iscutils.models.precision import fast_in_bf16
 

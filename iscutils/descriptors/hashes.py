@@ -9,10 +9,10 @@ import numpy as np
 import pdqhash
 from PIL import Image
 
-from iscutils.artifacts import content_key, log
 from iscutils.descriptors.store import write_descriptors
-from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import content_key, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageError, ImageSet
 
 SIDE = 512  # px; larger images are reduced first, as PDQ's authors do
 

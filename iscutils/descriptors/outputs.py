@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from iscutils.artifacts import KitError, atomic_path, log
 from iscutils.descriptors.forward import Forward, Job, has_norms
 from iscutils.descriptors.parts import Pieces, Plan, Stream, load_parts
 from iscutils.descriptors.store import check_descriptors, to_bytes, write_blocks
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
+from iscutils.files.names import written
 from iscutils.models import Descriptor
 from iscutils.models.precision import pick_device
-from iscutils.names import written
 
 if TYPE_CHECKING:
-    from iscutils.retrieval.whitening import Codec
+    from iscutils.descriptors.codec import Codec
 
 SHARD = 2048  # images, at most, between two points where a killed extraction continues
 SHARD_BYTES = 512 * 2**20  # of vectors that are held in memory

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from iscutils.artifacts import KitError
 from iscutils.descriptors.regions import find_regions
-from iscutils.images import ImageError, ImageSet
-from iscutils.preprocess import VARIANTS, prepare, vary
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageError, ImageSet
+from iscutils.files.prepare import VARIANTS, prepare, vary
 
 PARTS = ("whole", "query", "reference")
 # Ways to ask with a query, and the numbers of the parts they stand for; see `way_parts`.

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from iscutils.artifacts import KitError, content_key, log
+from iscutils.descriptors.codec import Codec
 from iscutils.descriptors.extract import extract_parts
 from iscutils.descriptors.store import read_descriptors
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
-from iscutils.retrieval.whitening import Codec
+from iscutils.files.artifacts import KitError, content_key, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 
 SAMPLE, SAMPLE_SEED = 20_000, 123  # images, and NumPy's seed, as D2LV draws them
 DIMENSIONS = 1500  # of D2LV

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from iscutils.artifacts import KitError, Run, find_local, log
 from iscutils.descriptors.extract import (
     OWN_RESIZE,
     check_resize,
@@ -18,8 +17,10 @@ from iscutils.descriptors.extract import (
 from iscutils.descriptors.parts import check_ways
 from iscutils.descriptors.reduction import learn_reduction
 from iscutils.descriptors.store import write_descriptors
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, Run, find_local, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
+from iscutils.files.prepare import SET_VARIANTS, set_variant
 from iscutils.models import (
     find_model,
     is_shipped,
@@ -28,7 +29,6 @@ from iscutils.models import (
     shipped_background,
     shipped_sizes,
 )
-from iscutils.preprocess import SET_VARIANTS, set_variant
 
 QUERIES, REFERENCES, BACKGROUND = "queries", "references", "background"
 CHOICES = ("whole", "d2lv")

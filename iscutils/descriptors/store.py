@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, atomic_path
-from iscutils.ids import image_id
+from iscutils.files.artifacts import KitError, atomic_path
+from iscutils.files.ids import image_id
 
 _NOTES = "attributes"
 SUBMISSION_DIM = 256  # limit of the descriptor track

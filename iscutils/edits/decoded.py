@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import (
+from iscutils.edits.folders import read_state
+from iscutils.edits.manifest import member_name, read_manifest
+from iscutils.files.artifacts import (
     KitError,
     atomic_path,
     content_key,
@@ -21,11 +23,9 @@ from iscutils.artifacts import (
     wait_if_following,
     write_json,
 )
-from iscutils.edits.folders import read_state
-from iscutils.edits.manifest import member_name, read_manifest
-from iscutils.executor import Executor
-from iscutils.images import ImageError, decode
-from iscutils.preprocess import SHARD, prepare
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageError, decode
+from iscutils.files.prepare import SHARD, prepare
 
 COLUMNS = ("image", "id", "copy", "scale", "readable")  # of pictures.parquet
 

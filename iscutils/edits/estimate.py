@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from iscutils.artifacts import KitError
 from iscutils.edits.making import Maker, encode_jpeg, spread, stable_number
 from iscutils.edits.manifest import describe, to_json
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageError, ImageSet
 
 SPARE = 1.05  # of the disc: a sample of some pictures is not the whole set
 TAR_BLOCK = 512  # bytes; a file in a tar is a block of header and whole blocks of content

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from iscutils.artifacts import KitError, atomic_path, log, write_json
+from iscutils.files.artifacts import KitError, atomic_path, log, write_json
 
 STATE = "synthesis.json"
 # Sub-folders of each kind of set; what a set of other arguments leaves behind is removed from them.

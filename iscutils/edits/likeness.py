@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from iscutils.edits.negatives import NEAR, hash_distance
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.images import ImageError, ImageSet
 
 INLIERS = 20  # matches under one homography from which on two pictures are taken for copies
 LONG_SIDE = 320  # px, at which points are looked for

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from iscutils.artifacts import KitError, log, write_json
 from iscutils.edits.faces import detect_faces
 from iscutils.edits.recipes import Group, Operations, Recipe
 from iscutils.edits.record import Edited
 from iscutils.edits.registry import apply, find_edit
-from iscutils.executor import Executor
-from iscutils.formats import HEAD, picture_kind, read_regular
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError, log, write_json
+from iscutils.files.executor import Executor
+from iscutils.files.formats import HEAD, picture_kind, read_regular
+from iscutils.files.images import ImageError, ImageSet
 
 VERSION = 2  # raise when an edit changes its pixels, so that finished folders are made anew
 ATTEMPTS = 20

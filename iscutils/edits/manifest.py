@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from iscutils.artifacts import KitError, atomic_path
 from iscutils.edits.record import Edited
-from iscutils.images import decode
+from iscutils.files.artifacts import KitError, atomic_path
+from iscutils.files.images import decode
 
 Row = dict[str, Any]
 ROWS = 10_000  # of a row group: what is in memory at a time

@@ -17,15 +17,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from iscutils.artifacts import (
-    KitError,
-    atomic_path,
-    content_key,
-    file_hash,
-    log,
-    resolve,
-    write_text,
-)
 from iscutils.datasets.benchmark import read_edits
 from iscutils.edits.folders import STATE, write_csv
 from iscutils.edits.likeness import keypoints, no_copy, thumbnails, unit_rows
@@ -35,10 +26,19 @@ from iscutils.edits.queryset import link_or_copy
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.synthesis import synthesise_queries
-from iscutils.executor import Executor
-from iscutils.ids import picture_ending
-from iscutils.images import ImageSet, drop, open_folder
-from iscutils.submissions import read_ground_truth
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import (
+    KitError,
+    atomic_path,
+    content_key,
+    file_hash,
+    log,
+    resolve,
+    write_text,
+)
+from iscutils.files.executor import Executor
+from iscutils.files.ids import picture_ending
+from iscutils.files.images import ImageSet, drop, open_folder
 
 VERSION = 2
 SHARE = 0.49  # of hard negatives among all queries, as in NDEC

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, content_key, log, wait_if_following
 from iscutils.edits.folders import write_csv
 from iscutils.edits.likeness import no_copy
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, content_key, log, wait_if_following
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 
 NEIGHBOURS = 10  # of every photograph, that it may be paired with
 COLUMNS = ("pair_id", "image_a", "image_b", "kind", "cosine")

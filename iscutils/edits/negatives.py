@@ -18,15 +18,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
 from iscutils.edits.folders import finish_folder, prepare_folder, write_csv
 from iscutils.edits.making import VERSION, encode_jpeg, read_header
 from iscutils.edits.queryset import link_or_copy
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
-from iscutils.executor import Executor
-from iscutils.ids import picture_ending
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.files.executor import Executor
+from iscutils.files.ids import picture_ending
+from iscutils.files.images import ImageError, ImageSet
 
 NEAR = 10  # bits of 64: pictures whose hashes differ in no more are taken for copies
 QUALITY = 95  # of tiles, which are cut out of their photograph

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from iscutils.artifacts import atomic_path
 from iscutils.edits.folders import write_csv
 from iscutils.edits.making import encode_jpeg
 from iscutils.edits.manifest import QUERIES, to_table, write_manifest
-from iscutils.ids import file_name_of, picture_ending
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import atomic_path
+from iscutils.files.ids import file_name_of, picture_ending
+from iscutils.files.images import ImageSet
 
 QUALITY = 90  # of the JPEG files
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from iscutils.artifacts import KitError, project_root, resolve
 from iscutils.edits.recipes import Entry, Group, Recipe
 from iscutils.edits.registry import REGISTRY, find_edit, narrow
+from iscutils.files.artifacts import KitError, project_root, resolve
 
 DRAWS = ("choose", "each", "shuffle")
 GROUP_KEYS = ("draw", "count", "operations")

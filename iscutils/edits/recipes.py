@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from iscutils.artifacts import content_key
 from iscutils.edits.parameters import Parameter
 from iscutils.edits.record import Edited, Operation
 from iscutils.edits.registry import apply, find_edit
+from iscutils.files.artifacts import content_key
 
 Operations = tuple[Operation, ...]
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from iscutils.artifacts import KitError
 from iscutils.edits.moves import Move, render
 from iscutils.edits.parameters import DONOR, POSITION, SEED, Parameter, narrowed
 from iscutils.edits.record import Edited, Operation, Step, within_limits
+from iscutils.files.artifacts import KitError
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError
 from iscutils.edits.folders import read_state
 from iscutils.edits.making import Maker, encode_jpeg
 from iscutils.edits.manifest import manifest_file, picture_bytes, read_manifest
 from iscutils.edits.recipes import Group, Recipe
 from iscutils.edits.record import Edited
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageSet
 
 
 def repeat_edits(folder: str | Path, name: str, images: ImageSet, donors: ImageSet) -> Edited:

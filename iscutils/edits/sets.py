@@ -13,7 +13,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log
 from iscutils.edits.estimate import estimate
 from iscutils.edits.folders import finish_folder, prepare_folder, write_csv
 from iscutils.edits.making import (
@@ -37,9 +36,10 @@ from iscutils.edits.manifest import (
 )
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
-from iscutils.executor import Executor
-from iscutils.ids import file_name_of
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log
+from iscutils.files.executor import Executor
+from iscutils.files.ids import file_name_of
+from iscutils.files.images import ImageError, ImageSet
 
 LAYOUTS = {"files": "images", "shards": "shards"}  # and the folder of the pictures
 BLOCK = 256  # pictures of a folder of the layout "files", and of work that a kill can lose

@@ -11,10 +11,10 @@ import pandas as pd
 from PIL import Image
 
 from iscutils import datasets
-from iscutils.artifacts import KitError, file_hash
 from iscutils.edits.manifest import read_manifest
-from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet, drop, look_at
+from iscutils.files.artifacts import KitError, file_hash
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageError, ImageSet, drop, look_at
 
 LEAST_DISTRACTORS = 20  # donors for compositions, also when few negative queries are wanted
 Rows = list[tuple[str, str, str]]  # (image_id, file, reason)

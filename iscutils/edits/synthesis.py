@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
 from iscutils.edits.folders import finish_folder, prepare_folder
 from iscutils.edits.making import VERSION, Maker, donor_pool
 from iscutils.edits.manifest import describe
 from iscutils.edits.queryset import QUALITY, encode_query, place_reference, write_tables
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
-from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageError, ImageSet
 
 
 @dataclass(frozen=True)

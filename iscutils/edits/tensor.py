@@ -16,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from iscutils.artifacts import log
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Group, Operations, Recipe
 from iscutils.edits.strength import weakened
@@ -25,6 +24,7 @@ from iscutils.edits.tensor_geometry import Picture
 from iscutils.edits.tensor_layers import Banks, render
 from iscutils.edits.tensor_places import can_place, place
 from iscutils.edits.tensor_quality import QUALITY, degrade
+from iscutils.files.artifacts import log
 
 
 class TensorEdits:

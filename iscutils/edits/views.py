@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from iscutils.artifacts import KitError, content_key, log
 from iscutils.edits.making import Maker
 from iscutils.edits.recipe_files import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.strength import Weakened
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, content_key, log
+from iscutils.files.images import ImageSet
 
 MISSES = 100  # images in a row that cannot be used before the whole set is held to be broken
 

@@ -12,14 +12,14 @@ import torch
 from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 from PIL import Image
 
+from iscutils.descriptors.codec import Codec
 from iscutils.descriptors.hashes import pdq
 from iscutils.edits.tensor import TensorEdits
 from iscutils.figures.training import to_image
 from iscutils.models import Descriptor
-from iscutils.probe import Probe, fitting
-from iscutils.retrieval.whitening import Codec
 from iscutils.training import Pixels, TrainConfig, to_views
 from iscutils.training.pixels import shrink
+from iscutils.training.probe import Probe, fitting
 
 COLUMNS = ["model", "bytes", "weights", "images a second", "uap"]
 

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from iscutils.datasets import Benchmark
+from iscutils.figures.plots import NEUTRAL, TRUE, WRONG, new_axes, stages_bars
 from iscutils.figures.search import thumbnail
-from iscutils.plots import NEUTRAL, TRUE, WRONG, new_axes, stages_bars
 from iscutils.retrieval import PartFiles, read_part_table
 
 _TURNS = {"0": "whole", "1": "turned 90°", "2": "turned 180°", "3": "turned 270°"}

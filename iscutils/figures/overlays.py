@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from iscutils import plots
-from iscutils.boxes import (
+from iscutils.descriptors.boxes import (
     BOX,
     CLASSES,
     OVERLAY,
@@ -24,11 +23,12 @@ from iscutils.boxes import (
     read_detections,
     read_sizes,
 )
+from iscutils.detector.box_quality import average_precision, measure_points, precision_recall
 from iscutils.edits import apply, draw_operation
-from iscutils.images import ImageSet
-from iscutils.local.box_quality import average_precision, measure_points, precision_recall
+from iscutils.figures import plots
+from iscutils.files.images import ImageSet
+from iscutils.files.prepare import prepare
 from iscutils.models import Descriptor
-from iscutils.preprocess import prepare
 
 COLOURS = {OVERLAY: "tab:orange", STICKER: "tab:blue"}
 STYLES = ("-", (0, (2, 1.5)))  # of the first and the second table

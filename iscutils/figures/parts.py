@@ -12,7 +12,7 @@ from PIL import Image
 
 from iscutils.descriptors.parts import Part, query_parts, reference_parts, region_parts
 from iscutils.descriptors.regions import find_regions
-from iscutils.plots import COLOURS
+from iscutils.figures.plots import COLOURS
 
 
 def image_parts(query: Image.Image, reference: Image.Image) -> np.ndarray:

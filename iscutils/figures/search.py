@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from iscutils import plots
 from iscutils.datasets import Benchmark
 from iscutils.descriptors.store import read_descriptors
+from iscutils.figures import plots
 from iscutils.retrieval import Codec
 
 THUMBNAIL = 160  # px

@@ -10,14 +10,14 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from iscutils import plots
 from iscutils.edits.tensor import TensorEdits
+from iscutils.figures import plots
 from iscutils.losses import BarlowTwins
 from iscutils.models import Descriptor
-from iscutils.probe import Probe, fitting
 from iscutils.training import Pixels, TrainConfig, to_views
 from iscutils.training.barlow import Barlow
 from iscutils.training.momentum2 import Momentum2
+from iscutils.training.probe import Probe, fitting
 
 # What methods log of their losses, as far as a figure shows it.
 LOSS_PARTS = ("info_nce", "koleo", "classes", "compact", "triplet", "norm", "negative")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import atomic_path, content_key
-from iscutils.executor import Executor
+from iscutils.files.artifacts import atomic_path, content_key
+from iscutils.files.executor import Executor
 from iscutils.local.config import LocalConfig
 from iscutils.local.hits import Hits, Points, hits_between
 from iscutils.local.nearest import NearestPoint

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from iscutils.artifacts import log
-from iscutils.boxes import BOX
+from iscutils.descriptors.boxes import BOX
+from iscutils.evaluation.pairs import sort_pairs
+from iscutils.files.artifacts import log
 from iscutils.local.config import LocalConfig
 from iscutils.local.store import Features
 from iscutils.local.voting import vote
 from iscutils.local.whole import whole_candidates
-from iscutils.pairs import sort_pairs
 
 BRANCHES = GLOBAL, LOCAL, CROP = ("a", "b", "c")
 PAIR = ["query_id", "reference_id"]

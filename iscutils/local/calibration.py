@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, content_key, file_hash, log, write_json
 from iscutils.descriptors.extract import extract
-from iscutils.executor import Executor
-from iscutils.images import ImageSet, open_folder
+from iscutils.evaluation.submissions import read_ground_truth
+from iscutils.files.artifacts import KitError, content_key, file_hash, log, write_json
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet, open_folder
 from iscutils.local.branches import PAIR, Crops, propose
 from iscutils.local.config import LocalConfig
 from iscutils.local.crops import crop_images, crop_queries, open_crops
@@ -21,7 +22,6 @@ from iscutils.local.merge import fit_curves
 from iscutils.local.store import Features, extract_features, read_features
 from iscutils.local.verification import score_pictures
 from iscutils.models import model_key
-from iscutils.submissions import read_ground_truth
 
 VERSION = 1  # raise when the same photographs give another calibration
 PER_QUERY = 4  # photographs used for each query: four of ten become references
@@ -113,7 +113,7 @@ def _crops(
         return None, None
     detections = None
     if detector is not None and config.crops != "parts":
-        from iscutils.local.detector import detect  # loads the networks
+        from iscutils.detector.detect import detect  # loads the networks
 
         detections = detect(images, detector, work, executor, device=device)
     chosen = crop_queries(features, detections, config, work, detector=detector)

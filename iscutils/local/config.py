@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 MODES = ("verified", "imgfp")
 

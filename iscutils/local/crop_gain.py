@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run
 from iscutils.datasets import Benchmark
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.evaluation.pairs import sort_pairs
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 from iscutils.local.config import LocalConfig
 from iscutils.local.crops import crop_images, crop_queries, open_crops
 from iscutils.local.global_branch import crop_candidates_of_run
 from iscutils.local.store import Features, extract_features, read_features
 from iscutils.local.verification import verify
-from iscutils.pairs import sort_pairs
-from iscutils.submissions import read_predictions
 
 PASTES = frozenset({"paste", "underlay", "collage", "canvas"})  # edits that join two pictures
 NEAREST = 10  # references of each picture by the descriptor

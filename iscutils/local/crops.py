@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import Run, content_key, log, resolve
-from iscutils.boxes import (
+from iscutils.descriptors.boxes import (
     BOX,
     CROP_COLUMNS,
     choose_crops,
@@ -23,8 +22,9 @@ from iscutils.boxes import (
 )
 from iscutils.descriptors.parts import query_parts
 from iscutils.descriptors.sets import find_detector
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import Run, content_key, log, resolve
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 from iscutils.local.branches import Crops
 from iscutils.local.config import LocalConfig
 from iscutils.local.sift import MIN_SIDE
@@ -65,7 +65,7 @@ def find_detections(
     else:
         folder = find_detector(run, detector)
     if table is None and folder is not None:
-        from iscutils.local.detector import detect  # loads the networks
+        from iscutils.detector.detect import detect  # loads the networks
 
         table = detect(images, folder, run.folder("detections"), executor, device=device)
     return table, folder

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError
 from iscutils.edits import load_recipe, synthesise_queries
-from iscutils.executor import Executor
-from iscutils.images import ImageSet, open_folder
+from iscutils.files.artifacts import KitError
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet, open_folder
 from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import NAMES, pair_evidence
 from iscutils.local.store import Features, extract_features, read_features

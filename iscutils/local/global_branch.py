@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run, log
 from iscutils.descriptors.extract import extract, extract_parts
 from iscutils.descriptors.sets import find_models
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.evaluation.submissions import read_predictions
+from iscutils.files.artifacts import KitError, Run, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
 from iscutils.retrieval import retrieve
-from iscutils.submissions import read_predictions
 
 
 def descriptor_of_run(run: Run) -> tuple[str | Path | None, list[int]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import Evidence, pair_evidence
 from iscutils.local.geometry import covered_part, magsac, ransac

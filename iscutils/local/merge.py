@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.local.branches import BRANCHES, PAIR
 from iscutils.local.config import LocalConfig
 from iscutils.local.pair_score import MAX_DISTANCE

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log, write_json
-from iscutils.executor import Executor
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log, write_json
+from iscutils.files.executor import Executor
 from iscutils.local.config import LocalConfig
 from iscutils.local.nearest import NearestPoint
 from iscutils.local.store import Features

@@ -12,8 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from iscutils.artifacts import KitError, atomic_path, content_key, file_hash, log
-from iscutils.ids import file_name_of, stem_of
+from iscutils.files.artifacts import KitError, atomic_path, content_key, file_hash, log
+from iscutils.files.ids import file_name_of, stem_of
 from iscutils.local.sift import ImageFeatures
 from iscutils.local.store import Features, read_features, write_features
 

@@ -19,12 +19,12 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log
-from iscutils.executor import Executor
-from iscutils.images import ImageError, ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageError, ImageSet
+from iscutils.files.names import unwritten, written
 from iscutils.local.config import LocalConfig
 from iscutils.local.sift import MIN_SIDE, ImageFeatures, extract_image
-from iscutils.names import unwritten, written
 
 VERSION = 1  # raise when the same picture gets other features
 PART = 64  # pictures per part file, the unit of resuming

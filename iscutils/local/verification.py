@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import atomic_path, content_key, log, write_json
-from iscutils.executor import Executor
+from iscutils.evaluation.pairs import sort_pairs
+from iscutils.evaluation.submissions import write_predictions
+from iscutils.files.artifacts import atomic_path, content_key, log, write_json
+from iscutils.files.executor import Executor
 from iscutils.local.branches import PAIR, Crops, propose
 from iscutils.local.config import LocalConfig
 from iscutils.local.matching import PairMatch, match_pair
@@ -20,8 +22,6 @@ from iscutils.local.merge import merge_branches, read_curves
 from iscutils.local.store import Features, with_features
 from iscutils.local.voting import vote
 from iscutils.local.whole import whole_candidates
-from iscutils.pairs import sort_pairs
-from iscutils.submissions import write_predictions
 
 VERSION = 1  # raise when the same pair gets another score
 CHUNK = 32  # pairs per task and per file of finished work

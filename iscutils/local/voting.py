@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from iscutils.artifacts import atomic_path, content_key
-from iscutils.executor import Executor
+from iscutils.files.artifacts import atomic_path, content_key
+from iscutils.files.executor import Executor
 from iscutils.local.among import hits_among
 from iscutils.local.config import LocalConfig
 from iscutils.local.hits import Hits, Points, hits_between

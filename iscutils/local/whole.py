@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.local.store import Features
 
 GRID = 16  # px, side to which pictures are squashed

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses.contrastive import at_least_float32, unit
 
 SMALLEST = 1e-6  # of a norm

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses.contrastive import at_least_float32
 from iscutils.losses.gather import gather, mean_over, rank
 

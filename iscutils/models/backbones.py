@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models import ibn
 from iscutils.models.d2lv import add_waves, remove_last_stride
 from iscutils.models.swin import SWINS, EsViT

@@ -13,7 +13,7 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 PROJECTORS = ("d2lv", "bot")
 WAVE_KEPT, WAVE_FACTOR = 0.3, 1.5  # share of the rows that stay, and what the others are times

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, Run, atomic_path, write_json
+from iscutils.files.artifacts import KitError, Run, atomic_path, write_json
 from iscutils.models.backbones import Backbone
 from iscutils.models.d2lv import PROJECTORS, Projector
 from iscutils.models.pooling import GeM, TokenGeM

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from iscutils.artifacts import KitError, file_hash, log, write_text
+from iscutils.files.artifacts import KitError, file_hash, log, write_text
 
 _SSCD = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 _DINO = "https://dl.fbaipublicfiles.com/dino"

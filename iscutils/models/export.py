@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from iscutils import __version__
-from iscutils.artifacts import KitError, atomic_path
+from iscutils.files.artifacts import KitError, atomic_path
+from iscutils.files.prepare import prepare
 from iscutils.models.descriptor import Descriptor
 from iscutils.models.onnx_file import OnnxDescriptor
-from iscutils.preprocess import prepare
 
 if TYPE_CHECKING:
     import onnx

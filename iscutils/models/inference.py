@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models.descriptor import MEAN, STD, DescriptorConfig
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from iscutils.artifacts import KitError, Run, content_key, file_hash, find_local
+from iscutils.files.artifacts import KitError, Run, content_key, file_hash, find_local
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
 from iscutils.models.download import KNOWN, fetch
 from iscutils.models.inference import InferenceOnly

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from iscutils.artifacts import KitError, log
+from iscutils.files.artifacts import KitError, log
 from iscutils.models import d2lv, students
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
 from iscutils.models.pretrained import SIGNS, Match, State, copy_weights, prefixes, read_trunk

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, file_hash
+from iscutils.files.artifacts import KitError, file_hash
 from iscutils.models.descriptor import DescriptorConfig
 from iscutils.models.inference import InferenceOnly, check_images
 

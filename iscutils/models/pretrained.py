@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models.d2lv import resnet_name
 from iscutils.models.descriptor import Descriptor, DescriptorConfig
 from iscutils.models.swin import SWINS, TABLE, swin_name, to_timm

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from iscutils.artifacts import KitError, atomic_path, log, write_json, write_text
+from iscutils.files.artifacts import KitError, atomic_path, log, write_json, write_text
 from iscutils.models.descriptor import Descriptor
 from iscutils.models.export import export_onnx, folded
 

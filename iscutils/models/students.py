@@ -14,7 +14,7 @@ from pathlib import Path
 import timm
 import torch
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models.descriptor import (
     MEAN,
     STD,

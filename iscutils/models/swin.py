@@ -14,7 +14,7 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 LAST = 4  # blocks whose tokens are averaged
 TABLE = "attn.relative_position_bias_table"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from iscutils.artifacts import KitError, Run, find_local
+from iscutils.files.artifacts import KitError, Run, find_local
 from iscutils.models.loading import find_model, load
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 # How torch's own old format begins (its magic number, pickled): it is for `torch.load` to read.
 _TORCH_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

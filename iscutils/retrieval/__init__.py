@@ -1,6 +1,7 @@
 """Retrieval: codecs, score normalisation, candidates; learnt from background images only."""
 
-from .direction import (
+from iscutils.descriptors.codec import Codec
+from iscutils.retrieval.direction import (
     by_direction,
     direction_report,
     hard_negative_table,
@@ -8,14 +9,13 @@ from .direction import (
     read_norms,
     true_rows,
 )
-from .ladder import ladder, ways_ladder
-from .merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
-from .part_files import PartFiles, has_parts, part_files, read_part_table
-from .part_search import search_models, search_parts, search_whole, suits_parts
-from .retrieve import retrieve, write_l2_submission
-from .score_norm import ScoreNorm, as_inner_product, normalise, parse_score_norm
-from .search import nearest, parse_rule, search
-from .whitening import Codec
+from iscutils.retrieval.ladder import ladder, ways_ladder
+from iscutils.retrieval.merge import MergeConfig, cap, largest, matching_parts, merge, read_sides
+from iscutils.retrieval.part_files import PartFiles, has_parts, part_files, read_part_table
+from iscutils.retrieval.part_search import search_models, search_parts, search_whole, suits_parts
+from iscutils.retrieval.retrieve import retrieve, write_l2_submission
+from iscutils.retrieval.score_norm import ScoreNorm, as_inner_product, normalise, parse_score_norm
+from iscutils.retrieval.search import nearest, parse_rule, search
 
 __all__ = [
     "Codec",

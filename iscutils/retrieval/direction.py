@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, log
-from iscutils.evaluation import evaluate
-from iscutils.pairs import PAIR_COLUMNS, join_truth
+from iscutils.evaluation.metrics import evaluate
+from iscutils.evaluation.pairs import PAIR_COLUMNS, join_truth
+from iscutils.files.artifacts import KitError, log
 from iscutils.retrieval.part_files import WHOLE, read_part_table
 
 GRID = (0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)

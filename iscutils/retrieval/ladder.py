@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from iscutils.evaluation import candidate_recall, evaluate
-from iscutils.published import published
+from iscutils.evaluation.metrics import candidate_recall, evaluate
+from iscutils.evaluation.published import published
+from iscutils.evaluation.submissions import read_predictions
 from iscutils.retrieval.merge import (
     PUBLISHED_RULES,
     MergeConfig,
@@ -24,7 +25,6 @@ from iscutils.retrieval.merge import (
 from iscutils.retrieval.part_files import WHOLE
 from iscutils.retrieval.part_search import NORMALISED
 from iscutils.retrieval.retrieve import retrieve
-from iscutils.submissions import read_predictions
 
 FIRST = "whole images"
 # Steps that the original reports, as `published.csv` calls them (development phase).

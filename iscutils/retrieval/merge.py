@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, log
-from iscutils.ids import image_id
-from iscutils.pairs import PAIR_COLUMNS, sort_pairs
+from iscutils.evaluation.pairs import PAIR_COLUMNS, sort_pairs
+from iscutils.files.artifacts import KitError, log
+from iscutils.files.ids import image_id
 from iscutils.retrieval.part_files import (
     PAIR_KEYS,
     SOURCE_KEYS,

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, Run
 from iscutils.descriptors.store import open_h5
-from iscutils.ids import image_id
+from iscutils.files.artifacts import KitError, Run
+from iscutils.files.ids import image_id
 
 WHOLE = "0"  # number of the part that is the whole image
 PAIR_KEYS = ["query_id", "query_part", "reference_id", "reference_part"]

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from iscutils.artifacts import KitError, atomic_path, content_key, log
+from iscutils.descriptors.codec import ROWS_PER_DIMENSION, Codec
 from iscutils.descriptors.store import non_finite_rows, open_h5
+from iscutils.files.artifacts import KitError, atomic_path, content_key, log
 from iscutils.retrieval.part_files import (
     PART_PAIR_COLUMNS,
     SOURCE_KEYS,
@@ -25,7 +26,6 @@ from iscutils.retrieval.part_files import (
 )
 from iscutils.retrieval.score_norm import mean_similarity, parse_score_norm
 from iscutils.retrieval.top_pairs import top_pairs
-from iscutils.retrieval.whitening import ROWS_PER_DIMENSION, Codec
 
 DIRECTIONS = ("AQ+OR", "OQ+AR")
 WHOLE_IMAGES = "OQ+OR"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from iscutils.artifacts import KitError, content_key, log
+from iscutils.descriptors.codec import Codec
 from iscutils.descriptors.parts import WAYS, check_ways
 from iscutils.descriptors.store import Descriptors, read_descriptors, write_submission
+from iscutils.evaluation.submissions import write_predictions
+from iscutils.files.artifacts import KitError, content_key, log
 from iscutils.retrieval.score_norm import normalise
 from iscutils.retrieval.search import search
-from iscutils.retrieval.whitening import Codec
-from iscutils.submissions import write_predictions
 
 
 def retrieve(

@@ -25,7 +25,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.retrieval.search import nearest
 
 SMALLEST_STRETCH = 0.01

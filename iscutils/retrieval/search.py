@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iscutils.artifacts import KitError, log
+from iscutils.files.artifacts import KitError, log
 from iscutils.retrieval.top_pairs import top_pairs
 
 _BLOCK_SCORES = 1 << 24  # scores held at a time (64 MB as float32)

@@ -1,6 +1,6 @@
 """Training: one Lightning module a method, one `fit` for all of them."""
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.asl import ASL, decoy_auc
 from iscutils.training.barlow import Barlow

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from iscutils.artifacts import KitError
 from iscutils.edits import load_recipe
 from iscutils.edits.recipes import Recipe
 from iscutils.edits.tensor import TensorEdits
+from iscutils.files.artifacts import KitError
 from iscutils.losses import NegativePairs, NormRatio
 from iscutils.models import Descriptor
 from iscutils.training.d2lv import D2LV

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from iscutils.artifacts import KitError
 from iscutils.edits.tensor import TensorEdits
 from iscutils.edits.tensor_visible import edit_and_measure
+from iscutils.files.artifacts import KitError
 from iscutils.losses import Classifier, CosFace, SoftTriplet, unit, world_size
 from iscutils.models import Descriptor
 from iscutils.training.ema import average_of

@@ -6,9 +6,9 @@ from typing import Protocol
 
 from torch.utils.data import DataLoader
 
-from iscutils.artifacts import KitError
 from iscutils.edits.views import EditedViews, one_thread
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError
+from iscutils.files.images import ImageSet
 from iscutils.training.method import TrainConfig, strength_at
 from iscutils.training.pixels import EpochSampler, OneClassEach, Pixels
 

@@ -23,7 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
 
-from iscutils.artifacts import KitError, content_key, log
+from iscutils.files.artifacts import KitError, content_key, log
 from iscutils.models import Descriptor
 from iscutils.models.precision import pick_device, pick_precision
 from iscutils.training.callbacks import KeepLast, Progress

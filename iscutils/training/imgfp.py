@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import MemoryQueue, MemoryTriplet, memory_hard, unit
 from iscutils.models import Descriptor
 from iscutils.training.method import Method, TrainConfig

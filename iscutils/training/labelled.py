@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from iscutils.artifacts import KitError, content_key, log
 from iscutils.edits.decoded import cache_labelled
-from iscutils.executor import Executor
+from iscutils.files.artifacts import KitError, content_key, log
+from iscutils.files.executor import Executor
 from iscutils.training.method import TrainConfig
 from iscutils.training.pixels import whole_batches
 from iscutils.training.pk_sampler import PKSampler

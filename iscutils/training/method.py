@@ -10,9 +10,9 @@ import lightning as L
 import numpy as np
 import torch
 
-from iscutils.artifacts import KitError, content_key
 from iscutils.edits import load_recipe
 from iscutils.edits.tensor import TensorEdits
+from iscutils.files.artifacts import KitError, content_key
 from iscutils.losses import MemoryQueue, rank
 from iscutils.models import Descriptor, state_key
 from iscutils.training.optimisers import make_optimiser, plateau_cosine, warmup_cosine

@@ -12,7 +12,7 @@ import copy
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import unit
 from iscutils.models import Descriptor
 from iscutils.training.method import Method, TrainConfig

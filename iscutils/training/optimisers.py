@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch.optim import Optimizer
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 
 
 class LARS(Optimizer):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from iscutils.artifacts import KitError, atomic_path, content_key, wait_if_following
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.artifacts import KitError, atomic_path, content_key, wait_if_following
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
+from iscutils.files.prepare import SHARD, load_prepared
 from iscutils.models import Teacher, state_key
 from iscutils.models.precision import pick_device
-from iscutils.preprocess import SHARD, load_prepared
 from iscutils.training.pixels import Pixels, to_views
 
 BATCH = 32  # photographs that the teacher sees at once

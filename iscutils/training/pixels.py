@@ -13,17 +13,17 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from iscutils.artifacts import (
+from iscutils.files.artifacts import (
     KitError,
     atomic_path,
     content_key,
     wait_if_following,
     write_json,
 )
-from iscutils.executor import Executor
-from iscutils.images import ImageSet
+from iscutils.files.executor import Executor
+from iscutils.files.images import ImageSet
+from iscutils.files.prepare import SHARD, load_prepared
 from iscutils.losses import rank, world_size
-from iscutils.preprocess import SHARD, load_prepared
 
 if TYPE_CHECKING:
     from iscutils.training.method import TrainConfig  # it needs `to_views`

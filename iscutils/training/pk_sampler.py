@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import rank, world_size
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError
+from iscutils.files.artifacts import KitError
 from iscutils.losses import (
     HardNegative,
     InfoNCE,

@@ -15,9 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from iscutils.artifacts import KitError, atomic_path, content_key, wait_if_following
 from iscutils.edits import load_recipe
 from iscutils.edits.tensor import TensorEdits
+from iscutils.files.artifacts import KitError, atomic_path, content_key, wait_if_following
 from iscutils.losses import unit
 from iscutils.models import state_key
 from iscutils.models.precision import pick_device, pick_precision

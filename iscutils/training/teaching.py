@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from iscutils.artifacts import KitError, Run, content_key
+from iscutils.files.artifacts import KitError, Run, content_key
 from iscutils.losses import unit
 from iscutils.models import Descriptor, DescriptorConfig, find_model, load, state_key
 from iscutils.models.descriptor import first_of_two

@@ -1,0 +1,1 @@
+"""The detector of pictures that were pasted on pictures (notebook 10)."""

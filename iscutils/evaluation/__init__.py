@@ -1,0 +1,1 @@
+"""Metrics, tables of pairs, submissions, published results."""

@@ -1,0 +1,1 @@
+"""Files and how work over them is shared: ids, decoding, image sets, run folders, executors."""

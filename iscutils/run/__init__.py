@@ -1,0 +1,1 @@
+"""Runs: command line, parameter sets, notebooks executed by papermill, matrices of runs."""
