@@ -11,10 +11,10 @@ import torch
 import yaml
 from PIL import Image
 
-from iscutils import edits
+from iscutils import edits, packing
 from iscutils.__main__ import main
 from iscutils.datasets.builtin import builtin_images
-from iscutils.descriptors.extract import read_skipped
+from iscutils.descriptors.extract import describe, open_network, read_skipped
 from iscutils.descriptors.hashes import extract_pdq
 from iscutils.descriptors.sets import (
     ExtractionConfig,
@@ -105,7 +105,7 @@ def test_what_cannot_be_packed_leaves_nothing(weights, monkeypatch, name, rows, 
 
 def test_unknown_names_say_what_there_is(weights):
     pack(Descriptor(SMALL), "release-8", unit_rows(40), [32], "")
-    with pytest.raises(KitError, match="release-8, sscd_disc_mixup"):
+    with pytest.raises(KitError, match="release-8, sscd, sscd_disc_mixup"):
         load("release-9")
     with pytest.raises(KitError, match="release-8"):
         shipped_background("release-9")
@@ -114,6 +114,7 @@ def test_unknown_names_say_what_there_is(weights):
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
     """A run that has published a student and its background."""
+    monkeypatch.setattr(packing, "EXAMPLES", 4)  # photographs for int8
     monkeypatch.setenv("ISCUTILS_RUNS", str(tmp_path / "runs"))
     run = Run(tmp_path / "runs" / "mine")
     run.publish("student", Descriptor(SMALL).save(run.folder("models") / "student-x"))
@@ -126,7 +127,9 @@ def finished(tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_ships_a_run_and_notebook_05_finds_it(weights, finished, tmp_path, capsys):
+def test_the_command_ships_a_run_and_notebook_05_finds_it(
+    weights, finished, tmp_path, capsys, caplog
+):
     card = tmp_path / "card.md"
     card.write_text("Trained on drawings.")
     assert main(["ship", "mine", "release-8", "--card", str(card)]) == 0
@@ -135,6 +138,7 @@ def test_the_command_ships_a_run_and_notebook_05_finds_it(weights, finished, tmp
     for part in ("# release-8", "Trained on drawings.", "student raw | 0.500 | 3", "rate: 0.003"):
         assert part in text
     assert "data: b\n" in text  # its name, not where it lies
+    assert (weights / "release-8" / "model.onnx").exists() == ("in int8" in caplog.text)
     models = find_models(finished, ["student", "release-8"])
     assert models["release-8"] == weights / "release-8"
     assert is_shipped(models["release-8"])
@@ -204,6 +208,18 @@ class TestTheWeightsOfThisCopy:
         weights = [path.stat().st_size for path in shipped.FOLDER.glob("*/model.safetensors")]
         assert max(weights) <= 12 << 20
         assert sum(weights) <= 24 << 20
+        assert all(path.stat().st_size <= 6 << 20 for path in shipped.FOLDER.glob("*/model.onnx"))
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_int8_says_the_same(self, name):
+        if not (shipped.FOLDER / name / "model.onnx").exists():
+            pytest.skip(f"{name} has no int8 graph: torch runs it")
+        photos, cpu = builtin_images("reference", 12), {"device": "cpu"}
+        exact, quick = (open_network(name, precision, **cpu) for precision in ("32", "auto"))
+        sizes = shipped.shipped_sizes(name)
+        rows = [[describe(photos, i, network, sizes) for i in range(12)]
+                for network in (exact, quick)]  # fmt: skip
+        assert 0.99 < (np.array(rows[0]) * np.array(rows[1])).sum(1).mean() < 0.99999
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_background_and_card(self, name):

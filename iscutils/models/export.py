@@ -109,14 +109,18 @@ def export_onnx(
 
 
 class _Pixels(nn.Module):
-    """uint8 (N, H, W, 3) -> unit rows."""
+    """uint8 (N, H, W, 3) -> unit rows; pixels are normalised in one step, which saves time."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Descriptor):
         super().__init__()
         self.model = model
+        self.register_buffer("factor", 1 / (255 * model.std))
+        self.register_buffer("offset", -model.mean / model.std)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.model(image.permute(0, 3, 1, 2).float() / 255)
+        images = image.permute(0, 3, 1, 2).float() * self.factor + self.offset
+        pooled = self.model.pool(self.model.backbone(images))
+        return F.normalize(self.model.expand(pooled)[1].float(), dim=1)
 
 
 def core_graph(model: Descriptor, sizes: Sequence[int]) -> onnx.ModelProto:

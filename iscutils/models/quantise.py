@@ -19,7 +19,13 @@ from onnxruntime.quantization import (
 
 # The pooling with powers, and the linear layer behind it, stay in floats: they are quick, and
 # every digit of theirs is in the descriptor.
-LAYERS = ["Conv", "Add", "MaxPool", "AveragePool"]
+LAYERS = ["Conv", "Relu", "Clip", "Add", "MaxPool", "AveragePool"]
+
+
+def _pooling(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that clamp what a power is taken of."""
+    powered = {node.input[0] for node in graph.graph.node if node.op_type == "Pow"}
+    return [node.name for node in graph.graph.node if powered & set(node.output)]
 
 
 class _Pictures(CalibrationDataReader):
@@ -52,7 +58,7 @@ def quantise(graph: onnx.ModelProto, pictures: Sequence[np.ndarray]) -> onnx.Mod
                 ready, small, _Pictures(graph.graph.input[0].name, pictures),
                 quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True,
                 activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                op_types_to_quantize=LAYERS,
+                op_types_to_quantize=LAYERS, nodes_to_exclude=_pooling(onnx.load(ready)),
             )  # fmt: skip
         finally:
             root.setLevel(level)
