@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from iscutils import edits, packing
+from iscutils import edits
 from iscutils.__main__ import main
 from iscutils.datasets.builtin import builtin_images
 from iscutils.descriptors.extract import describe, open_network, read_skipped
@@ -39,6 +39,7 @@ from iscutils.models import (
     shipped_names,
 )
 from iscutils.retrieval import retrieve
+from iscutils.run import packing
 
 SMALL = DescriptorConfig(backbone="mobilenetv3_small_050", dim=8, hidden=16, size=32)
 
