@@ -4,9 +4,9 @@
 
 PHOTOS holds photographs; TRAIN holds `images/` and `sources.csv`, whose column `ship` is 1 where a
 picture may be shown. A hash of the file name decides (`held_out.fold`): of TRAIN, 12 of 100 are
-kept for validation, further ones for the embedded data (of those that may be shown) and the
-background (of the others); of PHOTOS, 12 of 100 are background. OUT/train and OUT/background hold
-links to the others' files; OUT/shown holds the candidates for the embedded data.
+kept for validation; the embedded photographs were chosen among further ones that may be shown, and
+what was not chosen is background, with some of the others and with 12 of 100 of PHOTOS.
+OUT/train, OUT/background, OUT/embedded and OUT/validation hold links to the files.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 from held_out import SHARE, fold
+
+from iscutils.datasets.builtin import FOLDER
 
 SHOWN, BACKGROUND = 40, 33  # of 100, from SHARE on
 
@@ -37,13 +39,13 @@ def main() -> None:
 
 
 def part_of(name: str, may_be_shown: bool) -> str:
-    """validation, shown, background or train: what a picture of TRAIN is for."""
+    """validation, embedded, background or train: what a picture of TRAIN is for."""
     number = fold(name)
     if number < SHARE:
         return "validation"
-    if may_be_shown:
-        return "shown" if number < SHOWN else "train"
-    return "background" if number < BACKGROUND else "train"
+    if number >= (SHOWN if may_be_shown else BACKGROUND):
+        return "train"
+    return "embedded" if (FOLDER / name).exists() else "background"
 
 
 if __name__ == "__main__":
