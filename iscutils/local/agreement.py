@@ -18,6 +18,8 @@ FRAME = 96  # px, long side of the common frame
 WINDOWS = (9, 7, 5)  # px, side of the correlation window at full, half and quarter resolution
 NOISE = 4.0  # gray levels squared, added to variances: flat places do not correlate
 TEXTURE = 20.0  # gray levels; standard deviation beyond which a place counts no more
+TEXTURED = 5.0  # gray levels; standard deviation of a place that shows something
+CONTRARY = 0.3  # correlation below which it shows something else
 ALIGNMENT = 64  # px, long side of the frame of the alignment
 MAX_STRETCH = (0.6, 1.7)  # an alignment that changes a length more has gone astray
 
@@ -147,6 +149,22 @@ def _level(query: np.ndarray, reference: np.ndarray, mask: np.ndarray, window: i
     a, b = query[mask > 0], reference[mask > 0]
     whole = np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std() + 1)
     return [mean, mean * float(np.sqrt(independent)), strong, float(whole)]
+
+
+def contradiction(pair: Overlay) -> float:
+    """Share of the reference's texture in whose place the query has another texture (0..1).
+
+    A blurred or covered copy has no texture there; another word or another photograph has.
+    """
+    window = WINDOWS[0]
+    correlation, texture, valid = local_correlation(pair.query, pair.reference, pair.mask, window)
+    mean, square = (
+        cv2.boxFilter(x, -1, (window, window), borderType=cv2.BORDER_REFLECT)
+        for x in (pair.query, pair.query**2)
+    )
+    textured = valid & (texture > TEXTURED)
+    against = textured & (square - mean**2 > TEXTURED**2) & (correlation < CONTRARY)
+    return float(against.sum() / (textured.sum() + 20))
 
 
 def align(query: np.ndarray, reference: np.ndarray, matrix: np.ndarray) -> np.ndarray:

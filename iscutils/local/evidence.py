@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from iscutils.local.agreement import Overlay, agreement, align, overlay
+from iscutils.local.agreement import Overlay, agreement, align, contradiction, overlay
 from iscutils.local.config import LocalConfig
-from iscutils.local.geometry import is_plausible, jacobian, project, propose_poses
+from iscutils.local.geometry import is_plausible, jacobian, near_pairs, project, propose_poses
 from iscutils.local.pair_score import (
     Matches,
     changed_descriptors,
@@ -27,12 +27,16 @@ GUIDED_DISTANCE = 14_000.0  # squared L2: looser than a blind match may be, the 
 GUIDED_OCTAVES = 0.8  # of scale, between a point and what the map says
 POINT_MAPS = 2  # maps proposed by points
 WHOLE_MAPS = 2  # maps that lay the whole reference over the query
+UNIQUE_TOLERANCE = 7.0  # px of the shrunk query, between a blind match and what the map says
+PRIOR = 5  # points without agreement that every share counts besides: few points prove little
+DETAIL = 192  # px, long side of the frame in which pixels contradict each other
 NAMES = (
     "log_guided", "guided_share",
     "mean_0", "significance_0", "strong_0", "whole_0",
     "mean_1", "significance_1", "strong_1", "whole_1",
     "mean_2", "significance_2", "strong_2", "whole_2",
     "coverage", "visible",
+    "log_unique", "log_astray", "unique_share", "contradiction", "frame",
 )  # fmt: skip
 
 
@@ -45,7 +49,8 @@ class Evidence:
     geometry; guided: along the map. expected: reference points that have any query point where the
     map puts them. coverage: part of the query that the reference covers. agreement: mean local
     correlation of the pixels, weighted by texture (-1..1). values: (len(NAMES),), what the verifier
-    weighs.
+    weighs; its "frame" is log_unique times contradiction: much agrees exactly while much is another
+    picture, as where two photographs are shown in one frame.
     """
 
     matrix: np.ndarray
@@ -138,12 +143,10 @@ def guided_matches(pair: _Pair, matrix: np.ndarray, negative: bool) -> tuple[Mat
     A query point is eligible within `tolerance` px and 0.8 octaves of scale; the nearest
     descriptor wins if it is near enough. Possible: reference points with any eligible point.
     """
-    points, known = pair.query_points.astype(np.float32), pair.points
+    points, known = pair.query_points, pair.points
     placed = project(matrix, known[:, :2])
     inside = np.flatnonzero(((placed > 0) & (placed < pair.query_size)).all(axis=1))
-    near = (placed[inside, 0, None].astype(np.float32) - points[:, 0]) ** 2
-    near += (placed[inside, 1, None].astype(np.float32) - points[:, 1]) ** 2
-    rows, columns = np.nonzero(near < pair.config.tolerance**2)
+    rows, columns = near_pairs(placed[inside], points[:, :2], pair.config.tolerance)
     rows = inside[rows]
     zoom = np.sqrt(abs(np.linalg.det(jacobian(matrix, np.array(pair.size) / 2))))
     octaves = np.abs(np.log2(points[columns, 2] / (known[rows, 2] * zoom)))
@@ -160,6 +163,22 @@ def guided_matches(pair: _Pair, matrix: np.ndarray, negative: bool) -> tuple[Mat
     rows, columns, distances = rows[best], columns[best], distances[best]
     kept = one_to_one(points[columns, :2], known[rows, :2], distances)
     return Matches(columns[kept], rows[kept], distances[kept]), expected
+
+
+def unique_agreement(
+    placed: np.ndarray, found: np.ndarray, size: tuple[float, float]
+) -> tuple[float, float, float]:
+    """How much of what is found only once in the pictures agrees with a map.
+
+    Letters, icons and window panes repeat: their points agree with maps by chance, but seldom pass
+    the ratio test. placed, found (M, 2): where the map puts the reference points of the matches of
+    that test in a query of `size`, and where they were found. Returns the log numbers of those in
+    place and of those elsewhere, and the share of the former.
+    """
+    seen = ((placed > 0) & (placed < size)).all(axis=1)
+    near = np.linalg.norm(placed - found, axis=1) < UNIQUE_TOLERANCE
+    unique, astray = int((seen & near).sum()), int((seen & ~near).sum())
+    return float(np.log1p(unique)), float(np.log1p(astray)), unique / (unique + astray + PRIOR)
 
 
 def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None:
@@ -179,14 +198,22 @@ def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None
         return None
     _, seen, values, laid = best
     matrix = np.linalg.inv(to_query) @ laid @ to_reference
-    guided, expected = guided_matches(pair, matrix, negative)
-    share = len(guided) / (expected + 5)
-    vector = np.array(
-        [np.log1p(len(guided)), share, *values.ravel(), np.sqrt(seen.coverage), seen.visible]
-    )
-    original = pair.frames[0].to_original @ matrix @ np.linalg.inv(pair.frames[1].to_original)
     mirrored = pair.is_mirrored(matrix)
+    blind = pair.matches[mirrored, negative]
+    guided, expected = guided_matches(pair, matrix, negative)
+    uniqueness = unique_agreement(
+        project(matrix, pair.points[blind.reference, :2]), pair.query_points[blind.query, :2],
+        pair.query_size,
+    )  # fmt: skip
+    against = contradiction(overlay(query, reference, laid, DETAIL))
+    vector = np.array(
+        [
+            np.log1p(len(guided)), len(guided) / (expected + PRIOR), *values.ravel(),
+            np.sqrt(seen.coverage), seen.visible, *uniqueness, against, uniqueness[0] * against,
+        ]
+    )  # fmt: skip
+    original = pair.frames[0].to_original @ matrix @ np.linalg.inv(pair.frames[1].to_original)
     return Evidence(
-        original / original[2, 2], mirrored, negative, pair.matches[mirrored, negative], guided,
-        expected, seen.coverage, float(values[0, 0]), vector,
+        original / original[2, 2], mirrored, negative, blind, guided, expected, seen.coverage,
+        float(values[0, 0]), vector,
     )  # fmt: skip

@@ -39,6 +39,21 @@ def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return homogeneous[:, :2] / np.where(np.abs(depth) < 1e-9, 1e-9, depth)
 
 
+def near_pairs(
+    first: np.ndarray, second: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (K,) and (K,) of points (N, 2) and (M, 2) less than `tolerance` apart, by first row."""
+    order = np.argsort(second[:, 1], kind="stable")  # a band of y holds few candidates
+    heights = second[order, 1]
+    starts = np.searchsorted(heights, first[:, 1] - tolerance)
+    counts = np.searchsorted(heights, first[:, 1] + tolerance) - starts
+    rows = np.repeat(np.arange(len(first)), counts)
+    places = np.arange(len(rows)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    columns = order[places]
+    near = ((first[rows] - second[columns]) ** 2).sum(axis=1) < tolerance**2
+    return rows[near], columns[near]
+
+
 def corners(size: tuple[float, float]) -> np.ndarray:
     """Corners (4, 2) of a picture of (width, height), clockwise from the top left."""
     width, height = size

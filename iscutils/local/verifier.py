@@ -1,7 +1,7 @@
 """From evidence to the probability of a copy: a small logistic regression.
 
-The weights were fitted by `iscutils.local.fit` on edited copies of training photographs, never on a
-benchmark.
+The weights were fitted by `iscutils.local.fit` on edited copies of training photographs and on
+drawn look-alikes, never on a benchmark.
 """
 
 from __future__ import annotations
@@ -10,24 +10,29 @@ import numpy as np
 
 from iscutils.local.evidence import NAMES
 
-BIAS = -7.3127
+BIAS = -2.8312
 WEIGHTS = {
-    "log_guided": 0.9112,
-    "guided_share": -1.8886,
-    "mean_0": 6.1612,
-    "significance_0": 0.6598,
-    "strong_0": 3.9368,
-    "whole_0": -5.9860,
-    "mean_1": 2.2187,
-    "significance_1": -0.3713,
-    "strong_1": 0.5695,
-    "whole_1": -1.4184,
-    "mean_2": 3.4810,
-    "significance_2": -0.8743,
-    "strong_2": -4.4779,
-    "whole_2": 3.6847,
-    "coverage": 0.0016,
-    "visible": 1.4517,
+    "log_guided": -0.2607,
+    "guided_share": -1.4487,
+    "mean_0": 0.0172,
+    "significance_0": 0.1912,
+    "strong_0": 2.4800,
+    "whole_0": -0.7079,
+    "mean_1": 0.4579,
+    "significance_1": 0.2034,
+    "strong_1": 1.4583,
+    "whole_1": -0.3741,
+    "mean_2": -0.2742,
+    "significance_2": -0.1379,
+    "strong_2": -1.2798,
+    "whole_2": 0.8633,
+    "coverage": 0.0060,
+    "visible": 1.0298,
+    "log_unique": 0.2825,
+    "log_astray": -1.6876,
+    "unique_share": 5.4038,
+    "contradiction": -2.3506,
+    "frame": -2.8612,
 }
 _WEIGHTS = np.array([WEIGHTS[name] for name in NAMES])
 
