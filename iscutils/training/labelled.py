@@ -193,5 +193,5 @@ def _pair_classes(pairs: pd.DataFrame | None, ids: list[str]) -> np.ndarray:
             "the pairs' images"
         )
     if len(np.unique(found)) < found.size:
-        raise KitError("an id is in several hard negative pairs: each may be in one")
+        raise KitError("an id is in several hard negative pairs: keep one pair of each id")
     return found
