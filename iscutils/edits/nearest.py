@@ -1,4 +1,4 @@
-"""Hard negative pairs that a model finds: photographs it takes for each other, and wrongly so.
+"""Hard negative pairs that a model finds: photographs that it confuses.
 
 NDEC's own pairs cannot be shared; see docs/systems/asl.md, section 8.
 """

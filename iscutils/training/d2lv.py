@@ -236,7 +236,7 @@ class D2LV(Method):
             self.model.load_state_dict(self.average.module.state_dict())
 
     def kept(self) -> dict[str, torch.Tensor]:
-        """Nothing: weights of 100,000 classes are larger than the network, and of no more use."""
+        """Nothing: weights of 100,000 classes are larger than the network and not needed later."""
         return {}
 
     # --- several processes: each has its slice of the classes
