@@ -158,7 +158,8 @@ def _params(options: argparse.Namespace) -> None:
     notebooks = load_notebooks()
     values = compose(notebooks, options.sets, options.assignments)
     if options.markdown:
-        print(parameter_page(notebooks, values), end="")
+        value = "value" if options.sets or options.assignments else "default"
+        print(parameter_page(notebooks, values, value), end="")
         return
     rows = parameter_rows(notebooks, values)
     _print_table(("notebook", "parameter", "type", "value", "meaning"), rows)

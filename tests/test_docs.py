@@ -12,6 +12,7 @@ from iscutils.run.arguments import parser
 from iscutils.run.parameters import compose, load_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = load_notebooks()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 CITED = re.compile(r"(docs/[\w/]+\.md), sections? (\d+(?:(?:, | and )\d+)*)")
 COMMAND = re.compile(r"(?:python|torchrun .*) -m iscutils (\w.*)")
@@ -88,7 +89,16 @@ def test_commands_are_understood(page):
         line = re.split(r"\s[>&]", line)[0]
         options = parser().parse_args(shlex.split(line, comments=True))
         if options.command in ("run", "params"):
-            compose(load_notebooks(), options.sets, options.assignments)
+            compose(NOTEBOOKS, options.sets, options.assignments)
         if getattr(options, "only", None):
-            numbers = {notebook.number for notebook in load_notebooks()}
+            numbers = {notebook.number for notebook in NOTEBOOKS}
             assert set(options.only.split(",")) <= numbers, line
+
+
+def test_the_page_says_values_of_a_set_and_what_is_shared_once(capsys):
+    assert main(["params", "rdcd", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("name|type|value|meaning") == lines.count("-|-|-|-") > 5
+    assert sum(line.startswith("seed|") for line in lines) == 1
+    assert any(line.startswith("method|str|rdcd|") for line in lines)
+    assert any(r"runs/\<run>" in line for line in lines)  # no tag of HTML
