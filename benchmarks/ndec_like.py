@@ -1,4 +1,4 @@
-"""What ASL is worth on hard negatives: the rows of asl_ndec.md, section 9.6, without NDEC.
+"""What ASL is worth on hard negatives: the rows of docs/systems/asl.md, section 9, without NDEC.
 
     python benchmarks/ndec_like.py PHOTOS OUT --start MODEL [--benchmark FOLDER]
                                    [--rows base,edited] [--epochs 12] [--steps 120] [--seed 0]

@@ -8,13 +8,13 @@ import itertools
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from iscutils.files.artifacts import KitError, runs_root
 from iscutils.files.names import one_line
 from iscutils.run.arguments import assignments_from_here, data_from_here, parser
+from iscutils.run.parameter_page import parameter_page, parameter_rows
 from iscutils.run.parameters import compose, load_notebooks, set_folders
 
 SHOWN = 40  # rows of a result
@@ -157,15 +157,11 @@ def _matrix(options: argparse.Namespace, only: Sequence[str] = ()) -> None:
 def _params(options: argparse.Namespace) -> None:
     notebooks = load_notebooks()
     values = compose(notebooks, options.sets, options.assignments)
-    rows = [
-        (notebook.name, name, parameter.type, repr(values[notebook.name][name]), parameter.meaning)
-        for notebook in notebooks
-        for name, parameter in notebook.parameters.items()
-    ]
-    # What all notebooks share is said once.
-    counts = Counter(row[1:] for row in rows)
-    shared = [row for row, count in counts.items() if count == len(notebooks) > 1]
-    rows = [("(all)", *row) for row in shared] + [row for row in rows if row[1:] not in shared]
+    if options.markdown:
+        value = "value" if options.sets or options.assignments else "default"
+        print(parameter_page(notebooks, values, value), end="")
+        return
+    rows = parameter_rows(notebooks, values)
     _print_table(("notebook", "parameter", "type", "value", "meaning"), rows)
 
 

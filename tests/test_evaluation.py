@@ -1,4 +1,4 @@
-"""Metrics against golden values (evaluation.md, section 2) and a nested-loop version."""
+"""Metrics against golden values (docs/evaluation.md, section 2) and a nested-loop version."""
 
 import logging
 import time

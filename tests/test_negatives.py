@@ -167,7 +167,7 @@ def test_categories_are_folders_names_or_given(photos, tmp_path):
 def test_too_few_large_photographs_are_named(photos, tmp_path):
     with pytest.raises(KitError, match=r"7 pairs of tiles .* there are 6: give larger"):
         make(photos, tmp_path / "a", 7, recipe(tiles=1.0))
-    with pytest.raises(KitError, match="hold two tiles of 190 px and the gap; there are 0"):
+    with pytest.raises(KitError, match="room for two tiles of 190 px and the gap; there are 0"):
         make(photos, tmp_path / "a", 2, recipe(tiles=1.0, min_side=190))
     with pytest.raises(KitError, match="has no 'pairs'"):
         make(photos, tmp_path / "a", 2, load_recipe("isc_queries"))

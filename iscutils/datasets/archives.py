@@ -19,7 +19,7 @@ MAX_BYTES = 500_000_000  # of one member unpacked: far above any photograph, far
 
 
 class ArchiveImages(ImageSet):
-    """Images of which each is a file, or a member of a zip file.
+    """Images, each a file or a member of a zip file.
 
     `files` are paths of images or archives, `members` the names inside ("" = the file itself), both
     one for each id.

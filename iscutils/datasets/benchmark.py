@@ -82,7 +82,7 @@ def is_isc_layout(path: str | Path) -> bool:
 
 
 def check_data(data: str | Path, *, train: bool = False) -> None:
-    """Raise `KitError` for a data parameter that cannot be opened, in a moment and for good.
+    """Raise `KitError` for a data parameter that cannot be opened, now, not in the middle of a run.
 
     The folders of an official data set are looked for, their images not; with `train` its training
     images are what is meant.

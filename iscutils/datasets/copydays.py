@@ -1,7 +1,7 @@
-"""Copydays (Douze et al., CIVR 2009), and with distractors CD10K (sscd.md, section 12).
+"""Copydays (Douze et al., CIVR 2009), and with distractors CD10K (docs/systems/sscd.md, section 8).
 
 20 blocks of queries: the originals, 229 strong edits, nine JPEG qualities and nine crops of each
-original; 3,212 queries in all (evaluation.md, section 5).
+original; 3,212 queries in all (docs/evaluation.md, section 5).
 """
 
 from __future__ import annotations

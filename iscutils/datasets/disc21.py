@@ -1,7 +1,7 @@
 """DISC21, the data of the Image Similarity Challenge 2021, in any folder naming in use.
 
-Counts and namings: evaluation.md, section 5. Images may lie in folders or in the zip files as they
-were downloaded.
+Counts: docs/evaluation.md, section 5. Images may lie in folders or in the zip files as they were
+downloaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images that two sets share, byte for byte: training on what a test asks makes it worthless."""
+"""Images that two sets share, byte for byte: training on images of a test makes it worthless."""
 
 from __future__ import annotations
 

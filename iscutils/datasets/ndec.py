@@ -1,7 +1,7 @@
 """NDEC (Wang et al., AAAI 2023): hard negative queries against the references of DISC21.
 
-Counts and files: asl_ndec.md, section 3. Its query ids look like those of DISC21 and mean other
-pictures: never mix the two.
+Counts and files: docs/systems/asl.md, section 3. Its query ids look like those of DISC21 and mean
+other pictures: never mix the two.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a result has to say of itself, and the strict rules of the challenge.
 
-Strict (evaluation.md, section 3): the score of a pair may use its two images and training images
+Strict (docs/evaluation.md, section 3): a pair's score may use its two images and training images
 only. Nothing is learnt from queries or references, and the background shares no image with them.
 """
 
@@ -109,7 +109,7 @@ def result_row(benchmark: Benchmark, **settings: Any) -> dict[str, Any]:
     """What stands beside a metric: split, counts, hash of the truth, then `settings`.
 
     Give as settings the candidate rule, rows used, codec, score_norm, resize, model and strict
-    (evaluation.md, section 10). Numbers of other rows compare only if these agree.
+    (docs/evaluation.md, section 3). Numbers of other rows compare only if these agree.
     """
     notes = {name: value for name, value in benchmark.notes.items() if name != "summary"}
     return {"benchmark": benchmark.name} | notes | settings

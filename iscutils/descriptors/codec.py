@@ -1,6 +1,6 @@
 """Codecs: what happens to descriptors before search, written as text like `PCAW512,L2norm,Flat`.
 
-Stages, comma separated, applied from left to right (notation of FAISS; sscd.md, section 9):
+Stages, comma separated, applied from left to right (docs/systems/sscd.md, section 6):
 `L2norm` divides a row by its length, `PCA512` subtracts the background's mean and keeps its first
 512 principal directions, `PCAW512` also divides each by the square root of its eigenvalue. `Flat`
 ends the text.
@@ -50,7 +50,7 @@ class Codec:
 
         At most 1000 D rows are used, drawn with `seed`. A dimension beyond D or N - 1 is clipped
         with a remark. With `strict`, anything but `fitted_on="background"` is a `KitError`: the
-        rules of the challenge allow training images only (evaluation.md, section 3).
+        rules of the challenge allow training images only (docs/evaluation.md, section 3).
         """
         if not self.learns:
             return self

@@ -1,4 +1,4 @@
-"""A perceptual hash in the same form as every descriptor: the yardstick anybody can have."""
+"""A perceptual hash in the same form as every descriptor: a yardstick that needs no training."""
 
 from __future__ import annotations
 

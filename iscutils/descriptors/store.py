@@ -171,7 +171,7 @@ def write_submission(
     """Write the official descriptor submission: rows sorted by id, query and reference together.
 
     Datasets `query`, `reference` float32 (n, d) with d <= 256, `query_ids` of 6 bytes,
-    `reference_ids` of 7 (evaluation.md, sections 3 and 4). `counts` (queries, references) is
+    `reference_ids` of 7 (docs/evaluation.md, sections 3 and 4). `counts` (queries, references) is
     checked when given; the challenge asks for (50_000, 1_000_000). Raises `KitError` otherwise.
     """
     parts = {"query": (queries, 6), "reference": (references, 7)}

@@ -110,7 +110,7 @@ def sharpen(image: Image.Image, factor: float) -> Step:
 
 @operation("quality", strength=Choice(("normal", "more")))
 def edge_enhance(image: Image.Image, strength: str) -> Step:
-    """Strengthen outlines by the 3 x 3 filter that picture programs have had for long."""
+    """Strengthen outlines by the 3 x 3 filter of picture programs."""
     kernel = -np.ones((3, 3), np.float32)
     kernel[1, 1] = 10 if strength == "normal" else 9  # divided by their sum, 2 or 1
     return Step(to_image(cv2.filter2D(to_pixels(image), -1, kernel / kernel.sum())))

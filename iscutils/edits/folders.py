@@ -1,4 +1,4 @@
-"""The state of a folder that holds a synthesised set: made before, begun, or somebody else's."""
+"""The state of a folder that holds a synthesised set: finished, begun, or of another kind."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A benchmark like NDEC, out of any photographs: hard negatives beside ordinary queries.
 
-NDEC itself cannot be shared; this follows asl_ndec.md, section 9.4. Results on it and on NDEC never
+NDEC itself cannot be shared (docs/systems/asl.md, section 8). Results on this and on NDEC never
 belong into one table.
 """
 

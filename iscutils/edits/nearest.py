@@ -1,6 +1,6 @@
-"""Hard negative pairs that a model finds: photographs it takes for each other, and wrongly so.
+"""Hard negative pairs that a model finds: photographs that it confuses.
 
-Source: asl_ndec.md, section 9.4; NDEC's own pairs cannot be shared.
+NDEC's own pairs cannot be shared; see docs/systems/asl.md, section 8.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def nearest_pairs(
     found = _match(_by_cosine(rows), count, partial(no_copy, images, images), executor)
     if len(found) < count:
         raise KitError(
-            f"{len(found)} pairs of {len(images)} photographs are no copies of each other, "
+            f"only {len(found)} pairs of {len(images)} photographs are look-alikes and no copies, "
             f"{count} are wanted: lower the number, or give more photographs"
         )
     log.info("%d pairs, cosines %.2f down to %.2f", count, found[0][2], found[-1][2])

@@ -126,7 +126,7 @@ def _plan(
     large = _large(images, order, tiles, recipe) if tiles else []
     if len(large) < tiles:
         raise KitError(
-            f"{tiles} pairs of tiles need as many photographs that hold two tiles of "
+            f"{tiles} pairs of tiles need {tiles} photographs with room for two tiles of "
             f"{int(recipe.pairs['min_side'])} px and the gap; there are {len(large)}: give larger "
             "or more photographs, or lower 'count', 'tiles' or 'min_side'"
         )

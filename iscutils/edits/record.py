@@ -59,7 +59,7 @@ class Step(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one step did to the geometry, kept until somebody asks: training views never do."""
+    """What one step did to the geometry, kept until it is needed: training views never need it."""
 
     matrix: np.ndarray
     size: tuple[int, int]

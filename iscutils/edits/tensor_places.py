@@ -36,7 +36,7 @@ def can_place(name: str) -> bool:
 
 
 def _fitted(size: tuple, canvas: tuple, values: Mapping) -> tuple[int, int]:
-    """Size of a picture that shall fill a share of a canvas: of its tighter side, or height."""
+    """Size of a picture that fills a share of a canvas: of its tighter side, or height."""
     if values.get("units") == "canvas":
         scale = values["size"] * canvas[1] / size[1]
     else:

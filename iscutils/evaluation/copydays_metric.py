@@ -1,4 +1,4 @@
-"""The two numbers of Copydays, in the trapezoid form of INRIA (evaluation.md, section 1).
+"""The two numbers of Copydays, INRIA's trapezoids (docs/evaluation.md, section 1).
 
 They are not comparable with the uAP of the Image Similarity Challenge.
 """

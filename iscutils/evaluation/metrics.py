@@ -1,4 +1,4 @@
-"""Metrics of copy detection, from their definitions (evaluation.md, section 1).
+"""Metrics of copy detection, by definition (docs/evaluation.md, section 1).
 
 All rows of all queries form one list by falling score, wrong rows first among equal scores. Among
 the first i rows TP_i are true; P_i = TP_i / i, R_i = TP_i / N for N true pairs. Pairs that are not

@@ -182,7 +182,7 @@ def encode_predictions(
     duplicates: str = "error",
     lines: np.ndarray | None = None,
 ) -> EncodedPredictions:
-    """As `check_predictions`, with the ids as codes: hashing texts is the dear part of a check."""
+    """As `check_predictions`, with the ids as codes: hashing texts is the slow part of a check."""
     if duplicates not in ("error", "max"):
         raise KitError(f"duplicates='{duplicates}' is unknown: choose 'error' or 'max'")
     _need_columns(frame, PAIR_COLUMNS, source)

@@ -1,4 +1,4 @@
-"""Files of scored pairs and of ground truth (evaluation.md, section 4)."""
+"""Files of scored pairs and of ground truth (docs/evaluation.md, section 4)."""
 
 from __future__ import annotations
 

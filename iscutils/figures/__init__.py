@@ -1,7 +1,7 @@
 """Figures of the notebooks, built from the plots of `iscutils.figures.plots`.
 
 A module is imported when one of its figures is asked for: those of training need torch and
-Lightning, and whoever opens a report should not wait for them.
+Lightning, and opening a report should not wait for them.
 """
 
 import lazy_loader

@@ -140,7 +140,7 @@ def query_grid(
     size: float = 1.5,
     ax: Axes | None = None,
 ) -> Axes:
-    """Queries of a benchmark above their references, at most three; of a distractor it says so.
+    """Queries of a benchmark above their references, at most three; distractors are named as such.
 
     With the manifest of a synthesised set the queries carry the outline of their original.
     """

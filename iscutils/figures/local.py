@@ -130,7 +130,7 @@ def strongest_wrong_pair(matches: pd.DataFrame, ground_truth: pd.DataFrame) -> p
 def who_proposes(
     proposed: pd.DataFrame, ground_truth: pd.DataFrame, *, ax: Axes | None = None
 ) -> Axes:
-    """Bars: how many true pairs each set of branches proposes together, and how many nobody does.
+    """Bars: how many true pairs each set of branches proposes together, and how many none does.
 
     proposed: rows of `propose`. The bars add up to the number of true pairs.
     """
@@ -171,7 +171,7 @@ def telling_query(proposed: pd.DataFrame, ground_truth: pd.DataFrame | None) -> 
 
 
 def missed_originals(proposed: pd.DataFrame, ground_truth: pd.DataFrame) -> pd.DataFrame:
-    """For each branch, a true pair that it does not propose, best one that another branch has.
+    """For each branch, a true pair that it misses, the best one that another branch proposes.
 
     Columns branch, query_id, reference_id, others (the branches that have it, such as "A and B");
     a branch that misses nothing has no row.

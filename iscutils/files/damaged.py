@@ -1,6 +1,6 @@
 """Pictures that lack their last bytes: which of their rows are there.
 
-Pillow fills missing rows of a JPEG with gray; here they are told apart and cut off.
+Pillow fills missing rows of a JPEG with gray; here they are found and cut off.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class ImageSet:
 
 @contextmanager
 def said_file(file: str) -> Iterator[None]:
-    """Say the file where nobody catches the error."""
+    """Name the file in an error that is not caught."""
     try:
         yield
     except ImageError as error:
@@ -130,7 +130,7 @@ class FrameImages(FileImages):
 def with_frames(
     images: FileImages, limit: int = LIMIT, executor: Executor | None = None
 ) -> tuple[FrameImages, list[int], list[tuple[str, str, str]]]:
-    """Images of which animations and files of several pages have several entries.
+    """The images, with several entries for animations and files of several pages.
 
     The first entry of a file has its id and frame 0, those behind it `id#frame=12`; up to `limit`
     in all, see `distinct_frames`. Only files are opened that may have several, by their header.

@@ -21,7 +21,7 @@ class LocalConfig:
     `local_config("imgfp")` gives the published method (arXiv 2112.02373) without improvements.
     """
 
-    # Features (imgFp, section 3 of its published code): pixels are those of the shrunk picture.
+    # Features (docs/systems/imgfp.md, section 3): pixels are those of the shrunk picture.
     short_side: int = 300  # px; larger pictures are shrunk to it, smaller ones are left alone
     octave_layers: int = 7  # levels per octave
     peak_threshold: float = 0.5  # of a difference-of-Gaussian extremum, gray levels 0..255

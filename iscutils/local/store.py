@@ -1,9 +1,9 @@
 """Local features of an image set on disc: one HDF5 file, read picture by picture.
 
-Layout (imgfp.md, decision 4): `keypoints` float32 (M, 4) x, y, size, angle; `descriptors` uint8
-(M, 128); `offsets` int64 (N + 1); `image_names` bytes (N,); `sizes` int32 (N, 2). Besides:
-`responses` float32 (M,), `thumbnails` uint8 (all pixels in a row) with `thumbnail_sizes` int32
-(N, 2) as width, height, and `skipped` (K, 3) texts: image id, file, reason.
+Layout (docs/systems/imgfp.md, section 3): `keypoints` float32 (M, 4) x, y, size, angle;
+`descriptors` uint8 (M, 128); `offsets` int64 (N + 1); `image_names` bytes (N,); `sizes` int32
+(N, 2). Besides: `responses` float32 (M,), `thumbnails` uint8 (all pixels in a row) with
+`thumbnail_sizes` int32 (N, 2) as width, height, and `skipped` (K, 3) texts: image id, file, reason.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class Classifier(nn.Module):
         return rows[self.first : self.first + len(self.weight)]
 
     def whole(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows (C', ...) of all slices joined, (C, ...), on the CPU of process 0; every one calls.
+        """Rows (C', ...) of all slices joined, (C, ...), on the CPU of process 0; all call it.
 
         Slices come one at a time: a GPU needs room for one more of them. The others get their own.
         """

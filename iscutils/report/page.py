@@ -48,7 +48,7 @@ def write_report(
     max_rows: int = 20_000,
     out: str | Path | None = None,
 ) -> Path:
-    """Write the report of a run as one HTML file that loads nothing from anywhere.
+    """Write the report of a run as one HTML file that loads no other file.
 
     `matches` are the final ranked pairs (query_id, reference_id, score; `inliers`, `mirrored`,
     `similarity` and a homography `h00`..`h22`, reference px to query px, are shown when present).

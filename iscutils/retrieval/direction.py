@@ -1,8 +1,8 @@
 """Direction: an edited copy shows no more of the scene than its original (ASL).
 
 A model trained with the norm-ratio loss gives images with more content a larger norm. So a pair
-whose query has the larger norm is no copy, however alike the two are (asl_ndec.md, sections 2, 5).
-The published rule deletes such pairs; the soft form lowers their score.
+whose query has the larger norm is no copy, however alike the two are. The published rule deletes
+such pairs, the soft form lowers their score (docs/systems/asl.md, sections 2 and 5).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def filter_direction(
 ) -> pd.DataFrame:
     """Without the pairs whose norm ratio (n,) exceeds tau; a ratio of exactly tau stays.
 
-    Scores and order do not change (asl_ndec.md, section 5; published tau 1.0). tau may be chosen
-    on a validation split, never on the pairs that are reported.
+    Scores and order do not change; published tau 1.0 (docs/systems/asl.md, section 5). tau may be
+    chosen on a validation split, never on the pairs that are reported.
     """
     return predictions[~(np.asarray(ratios) > tau)].reset_index(drop=True)
 
@@ -102,7 +102,7 @@ def direction_report(
     split: str = "validation",
     unlisted: str = "false",
 ) -> pd.DataFrame:
-    """What the filter does at each tau of a grid (asl_ndec.md, section 9.5).
+    """What the filter does at each tau of a grid (docs/systems/asl.md, section 9).
 
     Columns: tau, uap, recall_at_p90, true_deleted (share of the true pairs in the list),
     hard_deleted (share of the pairs of hard negative queries). `hard` are the ids of those
@@ -162,7 +162,7 @@ def hard_negative_table(
     *,
     unlisted: str = "false",
 ) -> pd.DataFrame:
-    """What hard negative queries cost each ranked list (asl_ndec.md, section 9.6).
+    """What hard negative queries cost each ranked list (docs/systems/asl.md, section 9).
 
     A row a list, columns: uap and recall_at_p90 of all queries; ordinary_uap and
     ordinary_recall_at_p90 without the hard negatives; `hard_above`, hard negative queries that have

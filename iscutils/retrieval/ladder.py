@@ -1,6 +1,6 @@
 """What each step is worth: whole images first, then one thing more at a time.
 
-The steps of D2LV's own ablation stand beside ours (d2lv.md, section 11).
+The steps of D2LV's own ablation stand beside ours (docs/systems/d2lv.md, section 11).
 """
 
 from __future__ import annotations

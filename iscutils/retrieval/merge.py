@@ -1,4 +1,4 @@
-"""From tables of part pairs to one ranked list: the rules of D2LV (d2lv.md, section 9).
+"""From tables of part pairs to one ranked list: D2LV's rules (docs/systems/d2lv.md, section 9).
 
 Every rule is a function table -> table; `merge` applies those that a `MergeConfig` switches on, in
 the published order, and tells how many rows each one leaves.
@@ -24,7 +24,7 @@ from iscutils.retrieval.part_files import (
     read_part_table,
 )
 
-# Smallest side of a query part that may vote, pixels, by training set (d2lv.md, section 3).
+# Smallest side of a query part that may vote, pixels, by set (docs/systems/d2lv.md, section 3).
 SMALLEST_SIDE = {
     "base": 200, "base_bw": 200, "blur": 100, "blur_bw": 100, "color": 100, "color_bw": 200,
     "dark": 100, "face": 100, "face_bw": 150, "opaque": 200, "occlude": 200,

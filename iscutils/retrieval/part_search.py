@@ -2,8 +2,8 @@
 
 AQ+OR: all parts of the queries against whole references. OQ+AR: whole queries against all parts of
 the references. OQ+OR: whole images alone, to compare with. In all of them the score is
-<q, r> - beta * mean of the nearest background rows of q (d2lv.md, section 8), so a pair of whole
-images scores the same in each.
+<q, r> - beta * mean of the nearest background rows of q (docs/systems/d2lv.md, section 8), so a
+pair of whole images scores the same in each.
 """
 
 from __future__ import annotations

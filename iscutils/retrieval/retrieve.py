@@ -78,7 +78,7 @@ def write_l2_submission(
     score_norm: str = "none",
     counts: tuple[int, int] | None = None,
 ) -> Path:
-    """Write the descriptor track's HDF5 file: an evaluator that only knows L2 ranks as we do.
+    """Write the descriptor track's HDF5 file: an evaluator that only knows L2 gives the same order.
 
     Stretching and nes change the queries alone or keep the dimension; the subtracting forms have
     no L2 form and are a `KitError`. Parts are left out. `counts` as in `write_submission`.

@@ -1,7 +1,7 @@
 """Score normalisation against background images: scores that compare between queries.
 
 b_1, b_2, ... are the background images by falling inner product with a query q, after the same
-codec; ranks are zero-based (evaluation.md, section 6). What may be written:
+codec; ranks are zero-based (docs/evaluation.md, section 6). What may be written:
 
 - `none`;
 - `beta[first,last]` or `beta[rank]`, e.g. `1.0[0,2]` (SSCD), `2.0[9]` (official), `2.0[0,9]`

@@ -31,8 +31,8 @@ def search(
 
     `rule`: "knn:10" takes the 10 best references of each query, "global:500000" the best pairs
     over all queries and references together; None is global with 10 pairs a query. The rule
-    changes every metric, so state it with each number (evaluation.md, section 3). Ids may repeat
-    when an image has several rows (parts): a pair then has the best score of its rows.
+    changes every metric, so state it with each number (docs/evaluation.md, section 3). Ids may
+    repeat when an image has several rows (parts): a pair then has the best score of its rows.
 
     `index` other than "Flat" is a FAISS factory text for an approximate search, e.g.
     "IVF1024,Flat"; the scores of the pairs it finds are computed again exactly. Such an index

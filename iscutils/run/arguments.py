@@ -125,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
 
     params = commands.add_parser("params", help="show every parameter, its value and its meaning")
     params.add_argument("sets", nargs="*", metavar="SET", help="show the values with these sets")
+    params.add_argument("--markdown", action="store_true", help="as a page, such as docs/params.md")
     _add_set(params)
 
     commands.add_parser("list", help="list notebooks, parameter sets and runs")

@@ -225,7 +225,7 @@ def _kernel(marker: str, environment: Mapping[str, str]) -> Iterator[AsyncKernel
 def end_processes(marker: str, seconds: float = 10) -> None:
     """End every kernel, and every worker of a kernel, that carries this run's marker.
 
-    Called with the run folder locked: whoever still carries it was left over by a killed runner,
+    Called with the run folder locked: a process that still carries it was left by a killed runner,
     or belongs to a kernel that this runner is done with. Waits `seconds` at most for the end.
     """
     found = []

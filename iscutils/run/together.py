@@ -68,7 +68,7 @@ class Announcements:
 class Leader:
     """The first runner's side: says which notebook comes, with which values, and when all is done.
 
-    Without torchrun there is nobody to talk to, and nothing is said.
+    Without torchrun there are no other runners, and nothing is sent.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def meeting_point(port: int) -> dict[str, str]:
 
 
 def follow() -> None:
-    """Execute copies of the notebooks that the first runner calls to, until it lets go.
+    """Execute copies of the notebooks that the first runner announces, until all is done.
 
     Raises:
         KitError: a cell failed; torchrun then ends all processes.

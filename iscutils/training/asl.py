@@ -31,7 +31,7 @@ class ASL(D2LV):
     """D2LV's loss + norm_weight x norm-ratio loss + negative_weight x loss of negative pairs.
 
     The norm is that of the descriptor before it is normalised (`Descriptor.raw`). Views of a
-    photograph that show more of it shall be longer. Hard negative pairs come with labelled sets.
+    photograph that show more of it should be longer. Hard negative pairs come with labelled sets.
 
     Args:
         norm_weight: of the norm-ratio loss (lambda).
@@ -41,8 +41,8 @@ class ASL(D2LV):
             triplets find the partner as the nearest negative.
         negative_margin: cosine up to which the two of a pair may be alike.
         edited: factor on the share that an edited view shows (path "labelled": give it to
-            `read_labelled`). Below 1 every edited view shall be shorter than its original, also one
-            that shows all of it: what the filter asks of a copy. 1: content alone counts; then
+            `read_labelled`). Below 1 every edited view should be shorter than its original, even
+            if it shows all of it: what the filter asks of a copy. 1: content alone counts; then
             views that show all are never compared with the original, and those that look as from
             farther away (padded, pasted, tilted) become longer than it.
         part_views: how many of the views are plain crops of 20 to 80 % (path "labelled": add a set

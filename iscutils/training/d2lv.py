@@ -236,7 +236,7 @@ class D2LV(Method):
             self.model.load_state_dict(self.average.module.state_dict())
 
     def kept(self) -> dict[str, torch.Tensor]:
-        """Nothing: weights of 100,000 classes are larger than the network, and of no more use."""
+        """Nothing: weights of 100,000 classes are larger than the network and not needed later."""
         return {}
 
     # --- several processes: each has its slice of the classes
@@ -304,7 +304,7 @@ class BoT(D2LV):
         found = super().levels(pooled)
         if len(found) < 2:
             raise KitError(
-                "bot trains wide features and a compact descriptor behind them, and this network "
-                "has one of both: give it projector='bot' or a hidden width, or train with d2lv"
+                "bot trains wide features and a compact descriptor behind them, but this network "
+                "has only one of the two: set projector='bot' or a hidden width, or use d2lv"
             )
         return found

@@ -1,4 +1,4 @@
-"""kd_icd: SSCD of a small student, pulled to how a large teacher sees a bank of its own vectors.
+"""kd_icd: SSCD of a small student, taught how a large teacher sees a bank of its vectors.
 
 Source: Kim, "Self-supervised Knowledge Distillation using Dynamic Memory Bank for Image Copy
 Detection", 2023, and its released code. Departures: the teacher's vectors have length 1, it always

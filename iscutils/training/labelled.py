@@ -168,7 +168,7 @@ def _by_class(pictures: np.ndarray, codes: np.ndarray, classes: int) -> np.ndarr
 def _of_training(
     pairs: pd.DataFrame | None, without: set[str]
 ) -> tuple[pd.DataFrame | None, set[str]]:
-    """Pairs of which no photograph is held out, and the ids that shall be no ordinary classes."""
+    """Pairs without held-out photographs, and the ids that are no ordinary classes."""
     if pairs is None or "source_a" not in pairs:
         return pairs, without
     sources = pairs[["source_a", "source_b"]]
@@ -193,5 +193,5 @@ def _pair_classes(pairs: pd.DataFrame | None, ids: list[str]) -> np.ndarray:
             "the pairs' images"
         )
     if len(np.unique(found)) < found.size:
-        raise KitError("an id is in several hard negative pairs: each may be in one")
+        raise KitError("an id is in several hard negative pairs: keep one pair of each id")
     return found

@@ -1,7 +1,7 @@
 """Momentum2-Teacher pretraining of a backbone: a student predicts its own slow average.
 
 Source: Li, Liu and Sun, "Momentum^2 Teacher", 2021 (arXiv 2101.07525); its form is that of BYOL
-(Grill et al., NeurIPS 2020). D2LV pretrained two of its three backbones so. Departures: see
+(Grill et al., NeurIPS 2020). D2LV pretrained two of its three backbones this way. Departures: see
 `momentum_norm`; on several GPUs the student's batch norms see the whole batch, as in all methods.
 """
 

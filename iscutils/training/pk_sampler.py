@@ -54,8 +54,8 @@ class PKSampler(Sampler[int]):
         passes = len(self.ordinary) // self.each_step[0]
         if not passes or len(pairs) < self.each_step[1]:
             raise KitError(
-                f"a step needs {self.each_step[0]} ordinary ids and {self.each_step[1]} pairs, and "
-                f"there are {len(self.ordinary)} and {len(pairs)}: lower batch_size or "
+                f"a step needs {self.each_step[0]} ordinary ids and {self.each_step[1]} pairs, but "
+                f"the set has {len(self.ordinary)} and {len(pairs)}: lower batch_size or "
                 "pairs_a_batch, or make a larger set"
             )
         self.steps = steps or passes
@@ -96,11 +96,11 @@ def _check_batches(groups: np.ndarray, views: int, ids: int, alone: int) -> None
     fewest = int((groups >= 0).sum(1).min())
     if views < 2 or fewest < views:
         raise KitError(
-            f"views={views} different pictures of each id are wanted, and an id has {fewest}: "
+            f"views={views} asks for that many pictures of each id, but one has only {fewest}: "
             "choose 2 up to that number, or synthesise more copies (per_image)"
         )
     if ids < 2 or alone < 1:
         raise KitError(
-            f"a batch of {ids} ids ({ids - alone} of them in pairs): raise batch_size, "
-            f"which is ids x views, or lower pairs_a_batch"
+            f"a batch would have only {ids} ids ({ids - alone} of them in pairs): raise "
+            "batch_size, which is ids x views, or lower pairs_a_batch"
         )

@@ -1,8 +1,8 @@
 """Views that are edited once, with the teacher's vector of each: data for any number of students.
 
-Editing a view and asking the teacher for it cost more than a step of a small student. Kept on disc
-they cost once: the second student, the one without a teacher and every further epoch have them for
-nothing. The price is that a student meets the same views again, after `passes` epochs.
+Editing a view and describing it by the teacher cost more than a step of a small student. On disc
+they cost once: further students and further epochs read them. The price is that a student meets the
+same views again, after `passes` epochs.
 """
 
 from __future__ import annotations
