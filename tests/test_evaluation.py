@@ -342,7 +342,7 @@ def test_numbers_as_ids_match_as_texts():
 def test_truth_that_names_missing_images():
     queries, references = ["Q1", "Q2", "Q3", "Q4", "Q5"], ["R1", "R2", "R3", "R4"]
     evaluation.check_truth(truth(T4 + " Q5"), queries, references)
-    with pytest.raises(KitError, match=r"names 4 reference_id .*R1, R2, R3:"):
+    with pytest.raises(KitError, match=r"names 4 reference_id .*'R1', 'R2', 'R3':"):
         evaluation.check_truth(truth(T4), queries, ["R9"])
     with pytest.raises(KitError, match=r"names 1 query_id .*Q4"):
         evaluation.check_truth(truth(T4), queries[:3], references)

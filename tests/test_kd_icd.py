@@ -88,7 +88,7 @@ def test_the_bank_takes_both_views_after_the_loss(batch):
     first, second = kd_icd(), kd_icd()
     second.bank.write = lambda *_: None
     assert first.loss(views, ids)["loss"] == second.loss(views, ids)["loss"]
-    target = first.target(torch.cat([views[:, 0], views[:, 1]]))
+    target = first.target(torch.cat([views[:, 0], views[:, 1]]), ids)
     assert torch.allclose(first.bank.vectors[:16], target, atol=1e-5)
     assert torch.equal(first.bank.ids[:16], torch.cat([ids, ids]))
     assert torch.allclose(first.bank.vectors.norm(dim=1), torch.ones(24), atol=1e-5)

@@ -173,7 +173,9 @@ def test_find_takes_a_file_that_brings_no_background(tmp_path):
     photos = open_folder(tmp_path / "photos")
     sets = {"queries": photos.subset([0, 3]), "references": photos}
     with open_executor("serial") as pool:
-        near, skipped = nearest(sets, str(tmp_path / "small.onnx"), 2, tmp_path / "out", pool)
+        near, skipped = nearest(
+            sets, str(tmp_path / "small.onnx"), 2, tmp_path / "out", pool, ways=["whole"]
+        )
     rows = small_rows(pixels.astype(float), matrix)
     assert skipped == []
     for query in (0, 3):

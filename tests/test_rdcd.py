@@ -103,7 +103,7 @@ def test_rows_written_in_a_step_do_not_change_its_loss(batch):
     assert first.loss(views, ids)["loss"] == second.loss(views, ids)["loss"]
     assert torch.equal(first.student_queue.ids[:8], ids)
     assert int(second.student_queue.filled) == 0
-    target = first.target(views[:, 1])
+    target = first.target(views[:, 1], ids)
     assert torch.allclose(first.teacher_queue.vectors[:8], target, atol=1e-5)
     assert torch.allclose(first.student_queue.vectors.norm(dim=1), torch.ones(24), atol=1e-5)
 

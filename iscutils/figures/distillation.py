@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -47,7 +48,8 @@ def frontier_table(
 
 @torch.inference_mode()
 def _speed(model: Descriptor, probe: Probe) -> float:
-    images = probe.queries[:64].to(next(model.parameters()).device)
+    held = chain(model.parameters(), model.buffers())  # an ONNX file has no parameters
+    images = probe.queries[:64].to(next(held).device)
     model.eval()(images)  # to warm up
     started = time.perf_counter()
     model(images).cpu()
