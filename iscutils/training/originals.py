@@ -64,7 +64,7 @@ def store_originals(
         for index, picture in zip(indices, loaded, strict=True):
             if isinstance(picture, str):
                 raise KitError(f"{photographs.path(index)} cannot be read any more: {picture}")
-            waiting.append(torch.from_numpy(picture[0]))
+            waiting.append(torch.tensor(picture[0]))
             if len(waiting) == BATCH or index == indices[-1]:
                 views = to_views(torch.stack(waiting)).to(chosen)
                 rows.append(teacher.to(chosen)(views).half().cpu().numpy())
