@@ -71,7 +71,7 @@ def _find(options: argparse.Namespace) -> None:
     from iscutils.files.executor import open_executor
     from iscutils.files.search_folders import open_search
     from iscutils.find import find_copies, open_pictures
-    from iscutils.report.page.findings import shown
+    from iscutils.report.findings import shown
 
     pictures, references = open_pictures(options.pictures), open_pictures([options.among])
     with open_search(options.pictures, options.among, options.name) as (run, library):
