@@ -197,7 +197,7 @@ def _check(options: argparse.Namespace) -> None:
 def _validate(options: argparse.Namespace) -> None:
     from iscutils.datasets import open_benchmark
     from iscutils.descriptors.submission_check import check_submission
-    from iscutils.evaluation.metrics.submissions import read_predictions, write_predictions
+    from iscutils.evaluation.submissions import read_predictions, write_predictions
 
     file = options.file
     if options.write:
