@@ -201,6 +201,8 @@ def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None
     mirrored = pair.is_mirrored(matrix)
     blind = pair.matches[mirrored, negative]
     guided, expected = guided_matches(pair, matrix, negative)
+    if not len(guided) and np.abs(values).max() < 1e-3:
+        return None  # flat pixels agree with anything
     uniqueness = unique_agreement(
         project(matrix, pair.points[blind.reference, :2]), pair.query_points[blind.query, :2],
         pair.query_size,
