@@ -357,3 +357,10 @@ def test_evidence_has_one_value_per_name():
     for query, reference in ((flat, one), (one, flat), (flat, flat)):
         pair = match_pair(query, reference, KIT)
         assert 0 <= pair.score < 0.1
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_matches_of_one_place_have_no_map(model):
+    target = np.random.default_rng(0).random((5, 2)) * 50
+    with np.errstate(all="ignore"):
+        assert ransac(np.zeros((5, 2)), target, model) is None

@@ -119,6 +119,8 @@ def ransac(
     to_unit, from_unit = _to_unit(source), np.linalg.inv(_to_unit(target))
     unit_source, unit_target = project(to_unit, source), project(_to_unit(target), target)
     matrices = _minimal_models(unit_source[chosen], unit_target[chosen], model)
+    if not len(matrices):
+        return None
     matrices = from_unit @ matrices @ to_unit
     points = np.column_stack([source, np.ones(len(source))])
     mapped = np.einsum("kij,nj->kni", matrices, points)
