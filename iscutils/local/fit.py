@@ -30,7 +30,7 @@ from iscutils.local.verification import find_candidates
 MAPS = 4  # most maps that are measured for a pair
 ROUNDS = 5  # of choosing each pair's best map and fitting anew
 VOTE_POINTS = 80  # per picture: enough for hard wrong pairs, at a tenth of the time
-LOOKALIKES = 3.0  # weight of all look-alikes together, that of the pairs of photographs being 1
+LOOKALIKES = 0.3  # weight of all look-alikes together, that of the pairs of photographs being 1
 STRENGTH = 0.3  # inverse of the quadratic penalty on standardised weights (scikit-learn's C)
 
 

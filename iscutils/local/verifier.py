@@ -10,29 +10,29 @@ import numpy as np
 
 from iscutils.local.evidence import NAMES
 
-BIAS = -2.8312
+BIAS = -4.8503
 WEIGHTS = {
-    "log_guided": -0.2607,
-    "guided_share": -1.4487,
-    "mean_0": 0.0172,
-    "significance_0": 0.1912,
-    "strong_0": 2.4800,
-    "whole_0": -0.7079,
-    "mean_1": 0.4579,
-    "significance_1": 0.2034,
-    "strong_1": 1.4583,
-    "whole_1": -0.3741,
-    "mean_2": -0.2742,
-    "significance_2": -0.1379,
-    "strong_2": -1.2798,
-    "whole_2": 0.8633,
-    "coverage": 0.0060,
-    "visible": 1.0298,
-    "log_unique": 0.2825,
-    "log_astray": -1.6876,
-    "unique_share": 5.4038,
-    "contradiction": -2.3506,
-    "frame": -2.8612,
+    "log_guided": -0.8582,
+    "guided_share": -1.6614,
+    "mean_0": 0.9481,
+    "significance_0": 0.2876,
+    "strong_0": 3.7100,
+    "whole_0": -4.2485,
+    "mean_1": 0.9002,
+    "significance_1": 0.1562,
+    "strong_1": 1.8548,
+    "whole_1": -1.8733,
+    "mean_2": 0.8910,
+    "significance_2": -0.1622,
+    "strong_2": -1.3877,
+    "whole_2": 2.9265,
+    "coverage": 1.2211,
+    "visible": 0.2978,
+    "log_unique": -0.0438,
+    "log_astray": -1.0897,
+    "unique_share": 9.6041,
+    "contradiction": -2.1366,
+    "frame": -2.3916,
 }
 _WEIGHTS = np.array([WEIGHTS[name] for name in NAMES])
 
