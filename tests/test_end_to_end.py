@@ -107,7 +107,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_bytes(smoke, tmp_path):
             "imgfp",
             "03,05,06,07",
             "teacher",
-            ["backbone=esvit_swin_nano", "size=64", "sizes=[64]", "settings=[shortlist=20]"],
+            ["backbone=esvit_swin_nano", "size=64", "sizes=[64]", "settings=[shortlist=4]"],
         ),
         ("kd_icd", "04", "student", []),
         ("rdcd", "04", "student", []),
