@@ -14,7 +14,6 @@ WORKERS = (  # modules of the functions that an executor maps
     "iscutils.edits",
     "iscutils.edits.decoded",
     "iscutils.edits.ndec_like",
-    "iscutils.edits.nearest",
     "iscutils.edits.negatives",
     "iscutils.local",
     "iscutils.local.fit",

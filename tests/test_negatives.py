@@ -4,16 +4,13 @@ import re
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from folder_content import content, rows
 from PIL import Image, ImageFilter
 
 from iscutils.datasets import open_images
 from iscutils.edits import negatives, sets
-from iscutils.edits.likeness import may_be_copies
 from iscutils.edits.manifest import read_manifest
-from iscutils.edits.nearest import nearest_pairs
 from iscutils.edits.recipe_files import load_recipe, parse_recipe
 from iscutils.files.artifacts import KitError
 from iscutils.files.executor import Executor, open_executor
@@ -231,53 +228,3 @@ def test_their_copies_are_a_training_set(photos, tmp_path):
     with pytest.raises(KitError, match="holds a synthesised set of pairs"):
         sets.synthesise(images, recipe(), 2, folder, executor=Executor())
     assert len(open_images(folder / "images")) == 6
-
-
-# --- pairs that a model takes for each other
-
-
-def greedy(photos, vectors, count):
-    """One pair after the other, from all pairs sorted by cosine."""
-    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    pairs = sorted(
-        ((float(rows[a] @ rows[b]), a, b) for b in range(len(rows)) for a in range(b)), reverse=True
-    )
-    used, found = set(), []
-    for _, a, b in pairs:
-        if len(found) < count and not used & {a, b}:
-            if may_be_copies(photos.load(a), photos.load(b)):
-                continue
-            used |= {a, b}
-            found.append((photos.ids[a], photos.ids[b]))
-    return found
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_nearest_pairs_equal_one_comparison_after_the_other(photos, tmp_path, count):
-    twin = photos.load(2).resize((200, 220))  # as alike to the model as can be, and a copy
-    twin.save(tmp_path / "p" / "twin.png")
-    photos = open_folder(tmp_path / "p")
-    vectors = np.random.default_rng(3).normal(size=(len(photos), 6)).astype(np.float32)
-    a, b = photos.ids.index("twin"), 2
-    vectors[a], vectors[5] = vectors[b] + 1e-3, vectors[b] + 2e-3
-    path = nearest_pairs(photos, vectors, count, tmp_path / "out", executor=Executor())
-    table = pd.read_csv(path, dtype={"image_a": str, "image_b": str})
-    pairs = list(zip(table.image_a, table.image_b, strict=True))
-    assert pairs == greedy(photos, vectors, count)
-    assert {photos.ids[a], photos.ids[b]} not in map(set, pairs)
-    assert table.cosine.is_monotonic_decreasing
-    assert table.pair_id.is_unique
-    assert set(table.kind) == {"nearest"}
-    stamp = path.stat().st_mtime_ns
-    again = nearest_pairs(photos, 2 * vectors, count, tmp_path / "out", executor=Executor())
-    assert (again, again.stat().st_mtime_ns) == (path, stamp)  # found again
-
-
-def test_nearest_pairs_that_cannot_be_made_are_refused(photos, tmp_path):
-    (tmp_path / "p" / "zz.jpg").write_bytes(b"no picture")
-    photos = open_folder(tmp_path / "p")
-    vectors = np.eye(len(photos), dtype=np.float32)
-    with pytest.raises(KitError, match="3 descriptors of 15 photographs"):
-        nearest_pairs(photos, vectors[:3], 1, tmp_path, executor=Executor())
-    with pytest.raises(KitError, match=r"[67] pairs of 15 photographs .* 8 are wanted"):
-        nearest_pairs(photos, vectors, 8, tmp_path, executor=Executor())
