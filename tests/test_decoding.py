@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from test_images import encoded, pixels
 
 from iscutils.files import images as sets
 from iscutils.files.artifacts import KitError
@@ -36,17 +37,6 @@ def photo(width=160, height=128, seed=0):
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def encoded(image, format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def pixels(image):
-    assert image.mode == "RGB"
-    return np.asarray(image).astype(int)
 
 
 # What is missing
