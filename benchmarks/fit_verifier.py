@@ -1,17 +1,22 @@
-"""Fit the weights of local verification on training photographs, and print them for verifier.py.
+"""Fit the weights of local verification on training photographs.
 
     python benchmarks/fit_verifier.py PHOTOS OUT [--queries 2000] [--seed 0]
 
 PHOTOS is a folder of at least 100 photographs that are in no benchmark (the published weights:
-4,197 photographs of Caltech-101), OUT a folder for the synthesised queries and features.
+4,197 photographs of Caltech-101), OUT a folder for the synthesised
+queries, the features and verifier.safetensors.
 """
 
 import argparse
+from pathlib import Path
+
+from safetensors.numpy import save_file
 
 from iscutils.files.executor import open_executor
 from iscutils.files.images import open_folder
 from iscutils.local.config import local_config
 from iscutils.local.fit import fit_verifier
+from iscutils.local.verifier import WEIGHTS
 
 
 def main() -> None:
@@ -27,11 +32,9 @@ def main() -> None:
             open_folder(options.photos), options.out, local_config(), executor,
             queries=options.queries, seed=options.seed,
         )  # fmt: skip
-    print(f"BIAS = {weights.pop('bias'):.4f}")
-    print("WEIGHTS = {")
-    for name, weight in weights.items():
-        print(f'    "{name}": {weight:.4f},')
-    print("}")
+    file = Path(options.out) / WEIGHTS.name
+    save_file(weights, file)
+    print(f"{file}: iscutils/local/{WEIGHTS.name} is replaced by it")
 
 
 if __name__ == "__main__":

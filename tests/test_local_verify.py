@@ -31,8 +31,8 @@ from iscutils.local import (
     vote,
 )
 from iscutils.local.evidence import NAMES
-from iscutils.local.fit import fit_logistic, training_pairs
-from iscutils.local.verifier import WEIGHTS, log_odds, probability
+from iscutils.local.fit import fit_network, training_pairs
+from iscutils.local.verifier import log_odds, probability, shipped_weights
 
 BENCH = Path(__file__).parents[2] / "shared" / "bench"
 CONFIG = local_config(whole_candidates=2, max_candidates=2)
@@ -252,28 +252,43 @@ def test_settings_as_text():
             parse_settings([text])
 
 
-def test_verifier_weights_fit_their_names():
-    assert set(WEIGHTS) == set(NAMES)
+def test_the_verifier_against_a_loop():
+    weights = shipped_weights()
     values = np.random.default_rng(0).normal(size=len(NAMES))
-    slow = sum(WEIGHTS[name] * value for name, value in zip(NAMES, values, strict=True))
-    shift = float(log_odds(np.zeros(len(NAMES))))
-    assert log_odds(values) == pytest.approx(slow + shift)
-    assert probability(values) == pytest.approx(1 / (1 + np.exp(-slow - shift)))
+    x = [
+        min(max((value - mean) / spread, -4), 4)
+        for value, mean, spread in zip(values, weights["mean"], weights["spread"], strict=True)
+    ]
+    odds = float(weights["bias"][0])
+    for i, value in enumerate(x):
+        odds += weights["linear"][i] * value
+    for out, shift, row in zip(weights["out"], weights["shift"], weights["hidden"], strict=True):
+        total = shift + sum(w * value for w, value in zip(row, x, strict=True))
+        odds += out * np.tanh(total)
+    assert log_odds(values) == pytest.approx(odds, abs=1e-5)
+    assert log_odds(np.stack([values, values])).shape == (2,)
+    assert probability(values) == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
-def test_fit_finds_the_weights_that_made_the_labels():
+def test_fit_finds_what_made_the_labels():
+    """Labels of a rule that is not linear."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(4000, 3, len(NAMES)))
     values[::3, 2] = np.nan
-    truth = np.zeros(len(NAMES))
-    truth[[NAMES.index("mean_0"), NAMES.index("log_guided")]] = 4, 2
-    odds = np.nanmax(values @ truth, axis=1) - 6
-    labels = rng.random(4000) < 1 / (1 + np.exp(-odds))
-    fitted = fit_logistic(values, labels)
-    assert fitted["mean_0"] == pytest.approx(4, abs=0.6)
-    assert fitted["log_guided"] == pytest.approx(2, abs=0.4)
-    assert abs(fitted["coverage"]) < 0.3
-    assert fitted["bias"] == pytest.approx(-6, abs=0.8)
+    one, two, other = (NAMES.index(name) for name in ("mean_0", "log_guided", "coverage"))
+    rule = 4 * values[..., one] - 5 * np.abs(values[..., two]) - 2
+    labels = np.nanmax(rule, axis=1) > 0
+    weights = fit_network(values, labels)
+    odds = log_odds(values, weights)
+    found = np.where(np.isnan(odds), -np.inf, odds).max(axis=1)
+    assert ((found > 0) == labels).mean() > 0.93
+    assert np.abs(weights["linear"][other]) < 0.3
+    again = fit_network(values, labels)
+    assert all((again[name] == weights[name]).all() for name in weights)
+    middle, outside = np.zeros((2, len(NAMES)))
+    outside[two] = 2
+    middle[one] = outside[one] = 1.5
+    assert log_odds(middle, weights) > 2 > -1 > log_odds(outside, weights)
 
 
 def test_training_pairs_of_a_set(folder, tmp_path):

@@ -37,6 +37,7 @@ from iscutils.local.voting import (
 )
 from iscutils.local.whole import (
     content_box,
+    main_block,
     signature,
     turned,
     whole_candidates,
@@ -212,7 +213,7 @@ def test_no_reference_points_give_no_votes(features, tmp_path):
 def test_turned_pictures_are_where_their_maps_put_them():
     picture = np.random.default_rng(1).integers(0, 256, (16, 16)).astype(np.uint8)
     for turn, version in enumerate(turned(picture)):
-        matrix = whole_map(turn, (16, 16), (0, 0, 16, 16))
+        matrix = whole_map(turn, (0, 0, 16, 16), (0, 0, 16, 16))
         warped = cv2.warpPerspective(picture, _centred(matrix), (16, 16), flags=cv2.INTER_NEAREST)
         np.testing.assert_array_equal(warped, version)
     assert len({version.tobytes() for version in turned(picture)}) == 8
@@ -239,6 +240,25 @@ def test_whole_maps_find_a_turned_squeezed_framed_copy():
     # Turned to the left, the top right corner of the photo is the top left one of the copy.
     placed = best @ np.array([160, 0, 1])
     np.testing.assert_allclose(placed[:2] / placed[2], (20, 25), atol=3)
+
+
+@pytest.mark.parametrize("page_is_query", [False, True])
+def test_whole_maps_find_the_squeezed_photograph_of_a_page(page_is_query):
+    photo = Image.fromarray(data.coffee()).convert("L").resize((180, 66))
+    page = Image.new("L", (100, 192), 250)
+    page.paste(20, (0, 0, 100, 18))
+    page.paste(photo.resize((90, 90)), (4, 40))
+    for x in range(5, 90, 20):
+        page.paste(120, (x, 150, x + 8, 160))
+    assert main_block((0, 0, 100, 192), np.asarray(page)) == (4, 40, 94, 130)
+    assert main_block((0, 0, 180, 66), np.asarray(photo)) == (0, 0, 180, 66)
+    pair = [np.asarray(photo), np.asarray(page)]
+    query, reference = pair[::-1] if page_is_query else pair
+    correlation, best, _ = whole_maps(query, reference, 1)[0]
+    assert correlation > 0.95
+    to_page = best if page_is_query else np.linalg.inv(best)
+    placed = to_page @ np.array([180, 66, 1])
+    np.testing.assert_allclose(placed[:2] / placed[2], (94, 130), atol=3)
 
 
 def test_whole_candidates_rank_by_correlation(features):

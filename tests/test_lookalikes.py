@@ -66,18 +66,24 @@ def test_contradiction_against_a_loop():
     two[:, 24:] = 90  # the right part shows nothing
     seen = overlay(two, one, np.eye(3), 32)
     query, reference = (np.pad(p, 4, "symmetric") for p in (seen.query, seen.reference))
-    against = textured = 0
+    against = textured = alone = either = 0
     for y in range(24):
         for x in range(32):
             a, b = (p[y : y + 9, x : x + 9].astype(float) for p in (query, reference))
             correlation = np.mean((a - a.mean()) * (b - b.mean()))
             correlation /= np.sqrt((a.var() + 4) * (b.var() + 4))
             textured += b.std() > TEXTURED
+            alone += (a.std() > TEXTURED) != (b.std() > TEXTURED)
+            either += a.std() > TEXTURED or b.std() > TEXTURED
             against += b.std() > TEXTURED and a.std() > TEXTURED and correlation < CONTRARY
-    assert against / (textured + 20) == pytest.approx(contradiction(seen), abs=0.004)
-    assert 0.3 < contradiction(seen) < 0.6
-    assert contradiction(overlay(one, one, np.eye(3))) == 0
-    assert contradiction(overlay(np.full_like(one, 90), one, np.eye(3))) == 0
+    found = contradiction(seen)
+    assert found == pytest.approx((against / (textured + 20), alone / (either + 20)), abs=0.004)
+    assert 0.3 < found[0] < 0.6
+    assert 0.1 < found[1] < 0.3
+    assert contradiction(overlay(one, one, np.eye(3))) == (0, 0)
+    nothing, everything = contradiction(overlay(np.full_like(one, 90), one, np.eye(3)))
+    assert nothing == 0
+    assert everything > 0.9
 
 
 @pytest.mark.parametrize("family", ["pages", "letters", "screens"])

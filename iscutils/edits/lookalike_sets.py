@@ -28,6 +28,7 @@ FAMILIES = {
 }  # fmt: skip
 HELD_BACK = ("receipts", "charts", "cards")  # never fitted
 FRAMED = ("screens", "frames")  # a photograph fills much of the picture
+SPARSE = 0.35  # of these photographs
 
 
 def photographed(picture: Image.Image, rng: Rng) -> Image.Image:
@@ -92,6 +93,20 @@ def pasted(picture: Image.Image, rng: Rng) -> Image.Image:
     return ground
 
 
+def sparse(photo: Image.Image, rng: Rng) -> Image.Image:
+    """A picture that shows little: a dark one with some light, or a few marks on white."""
+    gray = np.asarray(photo.convert("L"))
+    gray = np.clip(3.0 * (gray - np.quantile(gray, rng.uniform(0.8, 0.97))), 0, 235)
+    gray = 255 - gray if rng.random() < 0.5 else gray + 17
+    return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
+
+
+def squeezed(photo: Image.Image, rng: Rng) -> Image.Image:
+    """The picture in another shape: up to three times as wide or as high."""
+    factor = 3 ** rng.uniform(-0.5, 0.5)
+    return photo.resize((round(photo.width * factor), round(photo.height / factor)))
+
+
 COPIED = 3  # pictures of a design that have copies
 COPIES = (photographed, photographed, cropped, marked, shrunken, pasted)
 
@@ -109,9 +124,9 @@ def draw_lookalikes(
     """Folders OUT/<family>_<design> of `each` pictures, no two of them copies; returns OUT.
 
     OUT/true holds edited copies, two of each of the first three pictures of a design, and the
-    photograph alone where one fills much of the picture; OUT/true.csv (query, reference: files
-    relative to OUT) says of which. Photographs in the pictures are drawn
-    from `photos`. The same seed draws the same pictures.
+    photograph alone where one fills much of the picture, there sometimes squeezed; OUT/true.csv
+    (query, reference: files relative to OUT) says of which. Photographs in the pictures are drawn
+    from `photos`, some of them made sparse. The same seed draws the same pictures.
     """
     out = Path(out)
     jobs = [(family, design) for family in families for design in range(designs)]
@@ -126,13 +141,16 @@ def _draw_design(
     family, design = job
     rng = np.random.default_rng([seed, list(FAMILIES).index(family), design])
     chosen = [photos.load(int(i)) for i in rng.choice(len(photos), each, replace=False)]
+    framed = family in FRAMED
+    chosen = [sparse(p, rng) if framed and rng.random() < SPARSE else p for p in chosen]
+    squeezes = framed and rng.random() < 0.5
     draw, name, rows = FAMILIES[family](rng), f"{family}_{design:02d}", []
     for i, photo in enumerate(chosen):
-        picture = draw(rng, photo).copy()
+        picture = draw(rng, squeezed(photo, rng) if squeezes else photo).copy()
         file = f"{name}/{name}_{i}.jpg"
         _save(picture, out / file, int(rng.integers(75, 95)))
         copies = [picture, picture] if i < COPIED else []
-        if copies and family in FRAMED:
+        if copies and framed:
             copies.append(photo)
         for k, copy in enumerate(copies):
             for edit in rng.choice(len(COPIES), int(rng.integers(1, 3)), replace=False):

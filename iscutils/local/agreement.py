@@ -151,10 +151,13 @@ def _level(query: np.ndarray, reference: np.ndarray, mask: np.ndarray, window: i
     return [mean, mean * float(np.sqrt(independent)), strong, float(whole)]
 
 
-def contradiction(pair: Overlay) -> float:
-    """Share of the reference's texture in whose place the query has another texture (0..1).
+def contradiction(pair: Overlay) -> tuple[float, float]:
+    """Where two pictures show different things (0..1 each).
 
-    A blurred or covered copy has no texture there; another word or another photograph has.
+    First the share of the reference's texture in whose place the query has another texture, as
+    another word or another photograph has. Then, of all places where either picture has texture,
+    the share where the other has none: a blurred or covered copy has such places, and so has a dark
+    photograph in the frame of another one.
     """
     window = WINDOWS[0]
     correlation, texture, valid = local_correlation(pair.query, pair.reference, pair.mask, window)
@@ -162,9 +165,10 @@ def contradiction(pair: Overlay) -> float:
         cv2.boxFilter(x, -1, (window, window), borderType=cv2.BORDER_REFLECT)
         for x in (pair.query, pair.query**2)
     )
-    textured = valid & (texture > TEXTURED)
-    against = textured & (square - mean**2 > TEXTURED**2) & (correlation < CONTRARY)
-    return float(against.sum() / (textured.sum() + 20))
+    known, seen = texture > TEXTURED, square - mean**2 > TEXTURED**2
+    against = valid & known & seen & (correlation < CONTRARY)
+    alone = (valid & (known ^ seen)).sum() / ((valid & (known | seen)).sum() + 20)
+    return float(against.sum() / ((valid & known).sum() + 20)), float(alone)
 
 
 def align(query: np.ndarray, reference: np.ndarray, matrix: np.ndarray) -> np.ndarray:

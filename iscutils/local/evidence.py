@@ -36,7 +36,7 @@ NAMES = (
     "mean_1", "significance_1", "strong_1", "whole_1",
     "mean_2", "significance_2", "strong_2", "whole_2",
     "coverage", "visible",
-    "log_unique", "log_astray", "unique_share", "contradiction", "frame",
+    "log_unique", "log_astray", "unique_share", "contradiction", "alone", "frame",
 )  # fmt: skip
 
 
@@ -207,11 +207,12 @@ def _measure(pair: _Pair, matrix: np.ndarray, negative: bool) -> Evidence | None
         project(matrix, pair.points[blind.reference, :2]), pair.query_points[blind.query, :2],
         pair.query_size,
     )  # fmt: skip
-    against = contradiction(overlay(query, reference, laid, DETAIL))
+    against, alone = contradiction(overlay(query, reference, laid, DETAIL))
     vector = np.array(
         [
             np.log1p(len(guided)), len(guided) / (expected + PRIOR), *values.ravel(),
-            np.sqrt(seen.coverage), seen.visible, *uniqueness, against, uniqueness[0] * against,
+            np.sqrt(seen.coverage), seen.visible, *uniqueness, against, alone,
+            uniqueness[0] * against,
         ]
     )  # fmt: skip
     original = pair.frames[0].to_original @ matrix @ np.linalg.inv(pair.frames[1].to_original)

@@ -1,6 +1,6 @@
 """Fit the verifier on edited copies of training photographs, and on drawn look-alikes.
 
-The weights in `verifier.py` come from here; `benchmarks/fit_verifier.py` runs it. No benchmark has
+`verifier.safetensors` comes from here; `benchmarks/fit_verifier.py` runs it. No benchmark has
 a part in it: references, queries and distractors are all made from training photographs, and pages,
 screens and charts are drawn.
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from iscutils.edits import load_recipe, synthesise_queries
-from iscutils.edits.lookalike_sets import FAMILIES, HELD_BACK, draw_lookalikes
+from iscutils.edits.lookalike_sets import FAMILIES, FRAMED, HELD_BACK, draw_lookalikes
 from iscutils.files.artifacts import KitError
 from iscutils.files.executor import Executor
 from iscutils.files.images import ImageSet, open_folder
@@ -26,12 +26,14 @@ from iscutils.local.config import LocalConfig
 from iscutils.local.evidence import NAMES, pair_evidence
 from iscutils.local.store import Features, extract_features, read_features
 from iscutils.local.verification import find_candidates
+from iscutils.local.verifier import MOST
 
 MAPS = 4  # most maps that are measured for a pair
-ROUNDS = 5  # of choosing each pair's best map and fitting anew
 VOTE_POINTS = 80  # per picture: enough for hard wrong pairs, at a tenth of the time
-LOOKALIKES = 0.3  # weight of all look-alikes together, that of the pairs of photographs being 1
-STRENGTH = 0.3  # inverse of the quadratic penalty on standardised weights (scikit-learn's C)
+LOOKALIKES = 0.2  # weight of all look-alikes together, that of the pairs of photographs being 1
+HIDDEN = 16  # units
+PENALTY = 1e-3  # on the sum of squared weights of standardised values
+STEPS = 400
 
 
 def fit_verifier(
@@ -44,14 +46,15 @@ def fit_verifier(
     recipes: Sequence[str] = ("isc_queries", "training"),
     designs: int = 12,
     seed: int = 0,
-) -> dict[str, float]:
-    """Weights of the verifier, {evidence name or "bias": weight of the raw value}.
+) -> dict[str, np.ndarray]:
+    """Weights of the verifier, as `verifier.log_odds` names them.
 
     For each recipe, four of ten photos become references, three of ten the sources of queries
     without an original; two of three queries have one. Pairs are the true ones and all candidates;
     a pair counts with its best map. Besides there are look-alikes of so many `designs` of each
-    family that is not held back. `out` is the folder for everything made on the way (kept, for a
-    second call). Raises `KitError` for fewer than 100 photos.
+    family that is not held back, three times as many where a photograph fills much of the picture.
+    `out` is the folder for everything made on the way (kept, for a second call). Raises `KitError`
+    for fewer than 100 photos.
     """
     if len(photos) < 100:
         raise KitError(f"{len(photos)} photos are too few to fit a verifier: give 100 or more")
@@ -63,16 +66,16 @@ def fit_verifier(
             seed=seed,
         )  # fmt: skip
         parts.append(training_pairs(folder, quick, executor))
-    families = [family for family in FAMILIES if family not in HELD_BACK]
-    folder = draw_lookalikes(
-        photos, Path(out) / "lookalikes" / "set", executor, families=families, designs=designs,
-        seed=seed,
-    )  # fmt: skip
-    parts.append(lookalike_pairs(folder, config, executor))
+    others = [family for family in FAMILIES if family not in (*HELD_BACK, *FRAMED)]
+    for name, families, many in (("others", others, designs), ("framed", FRAMED, 3 * designs)):
+        folder = draw_lookalikes(
+            photos, Path(out) / name / "set", executor, families=families, designs=many, seed=seed
+        )
+        parts.append(lookalike_pairs(folder, config, executor))
     values, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    drawn = np.arange(len(labels)) >= len(labels) - len(parts[-1][1])
+    drawn = np.arange(len(labels)) >= sum(len(part[1]) for part in parts[: len(recipes)])
     weights = np.where(drawn, LOOKALIKES / drawn.sum(), 1 / (~drawn).sum())
-    return fit_logistic(values, labels, weights * len(weights) / weights.sum())
+    return fit_network(values, labels, weights, seed)
 
 
 def make_training_set(
@@ -164,30 +167,48 @@ def _evidence(
     return values
 
 
-def fit_logistic(
-    values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
-) -> dict[str, float]:
-    """Logistic regression on the best map of each pair, which the regression itself chooses.
+def fit_network(
+    values: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Weights of the verifier, as `verifier.log_odds` names them.
 
-    values (pairs, maps, len(NAMES)), NaN rows for missing maps; labels (pairs,) bool; weights
-    (pairs,) of the pairs, 1 each if not given. It starts from the map of the best pixel agreement
-    and alternates.
+    values (pairs, maps, E), NaN rows for missing maps; labels (pairs,) bool; weights (pairs,) of
+    the pairs, 1 each if not given. A pair's log odds are those of its best map, which the network
+    itself chooses. The cross-entropy and a penalty on the squared weights are minimised with all
+    pairs at once.
     """
-    from sklearn.linear_model import LogisticRegression  # slow to import
+    import torch  # slow to import, and workers that measure pairs do without it
+    from torch.nn.functional import binary_cross_entropy_with_logits
 
     missing = np.isnan(values[..., 0])
     kept = ~missing.all(axis=1)
-    values, labels, missing = values[kept], labels[kept], missing[kept]
-    weights = None if weights is None else weights[kept]
     mean, spread = values[~missing].mean(axis=0), values[~missing].std(axis=0) + 1e-9
-    scaled = np.nan_to_num((values - mean) / spread)
-    score = values[..., NAMES.index("mean_0")]
-    rows = np.arange(len(values))
-    for _ in range(ROUNDS):
-        best = np.where(missing, -np.inf, score).argmax(axis=1)
-        model = LogisticRegression(C=STRENGTH, max_iter=5000)
-        model.fit(scaled[rows, best], labels, sample_weight=weights)
-        score = scaled @ model.coef_[0] + model.intercept_[0]
-    raw = model.coef_[0] / spread
-    bias = float(model.intercept_[0] - (raw * mean).sum())
-    return {**dict(zip(NAMES, raw.tolist(), strict=True)), "bias": bias}
+    scaled = np.clip(np.nan_to_num((values[kept] - mean) / spread), -MOST, MOST)
+    x, absent = torch.from_numpy(scaled).float(), torch.from_numpy(missing[kept])
+    target = torch.from_numpy(labels[kept]).float()
+    share = np.ones(len(labels)) if weights is None else weights
+    share = torch.from_numpy(share[kept] / share[kept].sum()).float()
+    generator = torch.Generator().manual_seed(seed)
+    network = {
+        "linear": torch.zeros(x.shape[-1]),
+        "hidden": torch.randn(HIDDEN, x.shape[-1], generator=generator) / x.shape[-1] ** 0.5,
+        "shift": torch.zeros(HIDDEN),
+        "out": torch.randn(HIDDEN, generator=generator) / HIDDEN**0.5,
+        "bias": torch.zeros(1),
+    }
+    for tensor in network.values():
+        tensor.requires_grad_(True)
+    optimiser = torch.optim.Adam(network.values(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for _ in range(STEPS):
+        hidden = torch.tanh(x @ network["hidden"].T + network["shift"])
+        odds = x @ network["linear"] + hidden @ network["out"] + network["bias"]
+        odds = odds.masked_fill(absent, -torch.inf).amax(dim=1)
+        loss = share @ binary_cross_entropy_with_logits(odds, target, reduction="none")
+        squares = sum((network[name] ** 2).sum() for name in ("linear", "hidden", "out"))
+        optimiser.zero_grad()
+        (loss + PENALTY * squares).backward()
+        optimiser.step()
+        schedule.step()
+    fitted = {name: tensor.detach().numpy() for name, tensor in network.items()}
+    return {"mean": mean.astype(np.float32), "spread": spread.astype(np.float32), **fitted}

@@ -23,7 +23,7 @@ from iscutils.local.store import Features, with_features
 from iscutils.local.voting import vote
 from iscutils.local.whole import whole_candidates
 
-VERSION = 3  # raise when the same pair gets another score
+VERSION = 4  # raise when the same pair gets another score
 CHUNK = 32  # pairs per task and per file of finished work
 MATRIX = [f"h{i}{j}" for i in range(3) for j in range(3)]
 VALUES = [

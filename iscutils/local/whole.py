@@ -1,7 +1,7 @@
 """Whole pictures compared: the eight ways to lay one rectangle on another, at low resolution.
 
 Finds copies without usable points (pixelised, blurred, squeezed, faded ones), as long as the
-picture is whole or merely framed by a plain border.
+picture is whole, framed by a plain border, or the largest block of a page or screen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from iscutils.local.store import Features
 GRID = 16  # px, side to which pictures are squashed
 BORDER_DEVIATION = 6.0  # gray levels; an outer line with less is border
 MIN_REST = 24  # px of the thumbnail that a border leaves
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 TURNS = (  # linear parts of the eight symmetries of a square, reference to query
     ((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0)),
     ((-1, 0), (0, 1)), ((0, 1), (1, 0)), ((1, 0), (0, -1)), ((0, -1), (-1, 0)),
@@ -36,6 +37,32 @@ def content_box(thumbnail: np.ndarray) -> tuple[int, int, int, int]:
         box = x0, y0, x1, y1
 
 
+def main_block(box: tuple[int, int, int, int], thumbnail: np.ndarray) -> tuple[int, int, int, int]:
+    """The largest part of a box that no plain line crosses: the photograph of a page or screen.
+
+    The box itself where its parts are narrower than MIN_REST lines.
+    """
+    pixels = thumbnail.astype(np.float32)
+    x0, y0, x1, y1 = best = box
+    while True:
+        y0, y1 = _longest(y0, y1, pixels[y0:y1, x0:x1].std(axis=1) >= BORDER_DEVIATION)
+        if y1 > y0:
+            x0, x1 = _longest(x0, x1, pixels[y0:y1, x0:x1].std(axis=0) >= BORDER_DEVIATION)
+        if min(x1 - x0, y1 - y0) < MIN_REST or best == (x0, y0, x1, y1):
+            return best
+        best = x0, y0, x1, y1
+
+
+def _longest(start: int, end: int, varied: np.ndarray) -> tuple[int, int]:
+    """Range of the longest run of varied lines."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], varied, [False]])))
+    if not len(edges):
+        return start, start
+    runs = edges.reshape(-1, 2)
+    first, last = runs[np.argmax(runs[:, 1] - runs[:, 0])].tolist()
+    return start + first, start + last
+
+
 def _trimmed(start: int, end: int, varied: np.ndarray) -> tuple[int, int]:
     """Range between the first and the last varied line, but not below MIN_REST lines."""
     found = np.flatnonzero(varied)
@@ -45,10 +72,10 @@ def _trimmed(start: int, end: int, varied: np.ndarray) -> tuple[int, int]:
 
 
 def boxes(thumbnail: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """The whole picture and, where it differs, its part without plain borders."""
+    """The whole picture, its part without plain borders, and its main block, if they differ."""
     whole = (0, 0, thumbnail.shape[1], thumbnail.shape[0])
     inner = content_box(thumbnail)
-    return [whole] if inner == whole else [whole, inner]
+    return list(dict.fromkeys([whole, inner, main_block(inner, thumbnail)]))
 
 
 def signature(thumbnail: np.ndarray, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
@@ -71,13 +98,17 @@ def turned(image: np.ndarray) -> np.ndarray:
     return np.stack(result)
 
 
-def whole_map(
-    turn: int, size: tuple[float, float], box: tuple[float, float, float, float]
-) -> np.ndarray:
-    """Map (3, 3) that lays a turned reference of `size` (width, height) into a box of the query."""
-    width, height = size
-    x0, y0, x1, y1 = box
-    to_square = np.array([[2 / width, 0, -1], [0, 2 / height, -1], [0, 0, 1]])
+def whole_map(turn: int, source: Box, target: Box) -> np.ndarray:
+    """Map (3, 3) that lays a turned box of the reference into a box of the query."""
+    left, top, right, bottom = source
+    x0, y0, x1, y1 = target
+    to_square = np.array(
+        [
+            [2 / (right - left), 0, -(left + right) / (right - left)],
+            [0, 2 / (bottom - top), -(top + bottom) / (bottom - top)],
+            [0, 0, 1],
+        ]
+    )
     turned_square = np.eye(3)
     turned_square[:2, :2] = TURNS[turn]
     half = np.array([(x1 - x0) / 2, (y1 - y0) / 2])
@@ -88,18 +119,20 @@ def whole_map(
 def whole_maps(
     query: np.ndarray, reference: np.ndarray, count: int = 2, negatives: bool = True
 ) -> list[tuple[float, np.ndarray, bool]]:
-    """The `count` best of the maps that lay the whole reference over the query or its inner box.
+    """The `count` best of the maps that lay the reference or a box of it over those of the query.
 
     Thumbnails (h, w) uint8. Returns (correlation, map, negative), best first: maps (3, 3) in
     continuous thumbnail pixels; the query may be the negative of the reference.
     """
-    versions = turned(signature(reference)).reshape(len(TURNS), -1)
+    targets = [(box, signature(query, box).ravel()) for box in boxes(query)]
     found = []
-    for box in boxes(query):
-        for turn, score in enumerate((versions @ signature(query, box).ravel()).tolist()):
-            negative = negatives and score < 0
-            matrix = whole_map(turn, reference.shape[::-1], box)
-            found.append((abs(score) if negatives else score, matrix, negative))
+    for source in boxes(reference):
+        versions = turned(signature(reference, source)).reshape(len(TURNS), -1)
+        for target, seen in targets:
+            for turn, score in enumerate((versions @ seen).tolist()):
+                negative = negatives and score < 0
+                matrix = whole_map(turn, source, target)
+                found.append((abs(score) if negatives else score, matrix, negative))
     found.sort(key=lambda item: -item[0])
     return found[:count]
 
