@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
+import json
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from iscutils.files.artifacts import KitError, runs_root
 from iscutils.files.names import one_line
 from iscutils.run.arguments import assignments_from_here, data_from_here, parser
 from iscutils.run.parameter_page import parameter_page, parameter_rows
 from iscutils.run.parameters import compose, load_notebooks, set_folders
+from iscutils.run.signals import ending_politely
+
+if TYPE_CHECKING:
+    from iscutils.find import Pictures
+    from iscutils.report.findings import Findings
 
 SHOWN = 40  # rows of a result
 
@@ -46,41 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _polite() -> Iterator[None]:
-    """Turn the signals that end a process into an exception: the kernel is ended on the way out.
-
-    One that is ignored stays so: `nohup` hides the end of the terminal from a run. Python makes
-    Ctrl-C an exception, too, but where SIGINT is ignored at the start (a script's job with `&`) it
-    never comes; SIGTERM (`kill`) ends such a run as tidily.
-    """
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    former = {number: signal.signal(number, leave) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-
 def _find(options: argparse.Namespace) -> None:
-    from iscutils.files.executor import open_executor
-    from iscutils.files.search_folders import open_search
-    from iscutils.find import find_copies, open_pictures
     from iscutils.report.findings import shown
 
-    pictures, references = open_pictures(options.pictures), open_pictures([options.among])
-    with open_search(options.pictures, options.among, options.name) as (run, library):
-        with open_executor("processes", options.workers) as executor:
-            found = find_copies(
-                pictures, references, run, executor, model=options.model,
-                shortlist=options.shortlist, rows=options.rows, frames=options.frames,
-                library=library, ways=options.ways.split(","),
-            )  # fmt: skip
+    found, pictures, run = _searched(options, options.pictures, options.among)
+    if options.json:
+        print(found.likely.to_json(orient="records", force_ascii=False))
+        return
     header, *rows = shown(found.likely.head(SHOWN))
     if rows:
         _print_table(header, rows)
@@ -88,28 +65,67 @@ def _find(options: argparse.Namespace) -> None:
         print(f"... and {len(found.likely) - SHOWN} more")
     count = found.likely["query_id"].nunique()
     print(f"{count} of {len(pictures)} pictures have a likely original")
-    for note in found.notes:
-        print(f"note: {note}")
-    print(f"all pairs: {_shown(run.path / 'matches.csv')}")
-    print(f"report:    {_shown(run.path / 'report.html')}")
+    _print_end(found.notes, {"all pairs": run / "matches.csv", "report": run / "report.html"})
+
+
+def _duplicates(options: argparse.Namespace) -> None:
+    from iscutils.report.groups import groups_of, shown_groups, write_groups
+
+    found, pictures, run = _searched(options, options.pictures)
+    groups = groups_of(found, pictures)
+    page = write_groups(groups, found, pictures, run)
+    if options.json:
+        print(json.dumps([[member._asdict() for member in group] for group in groups]))
+        return
+    header, *rows = shown_groups(groups)
+    if rows:
+        _print_table(header, rows[:SHOWN])
+    if len(rows) > SHOWN:
+        print(f"... and {len(rows) - SHOWN} more files")
+    print(f"{len(groups)} groups with {len(rows)} of {len(pictures)} pictures; nothing was changed")
+    _print_end(found.notes, {"groups": run / "groups.csv", "report": page})
+
+
+def _searched(
+    options: argparse.Namespace, places: Sequence[str], among: str | None = None
+) -> tuple[Findings, Pictures, Path]:
+    """What a search finds, its pictures, and the folder of its results."""
+    from iscutils.files.executor import open_executor
+    from iscutils.files.search_folders import open_search
+    from iscutils.find import find_copies, open_pictures
+
+    pictures = open_pictures(places)
+    references = open_pictures([among]) if among else pictures
+    with open_search(places, among or places[0], options.name) as (run, library):
+        with open_executor("processes", options.workers) as executor:
+            found = find_copies(
+                pictures, references, run, executor, model=options.model,
+                shortlist=options.shortlist, rows=options.rows, frames=options.frames,
+                library=library, ways=options.ways.split(","),
+            )  # fmt: skip
+    return found, pictures, run.path
+
+
+def _print_end(notes: Sequence[str], files: Mapping[str, Path]) -> None:
+    lines = [f"note: {note}" for note in notes]
+    print(*lines, *(f"{name + ':':<10} {_shown(path)}" for name, path in files.items()), sep="\n")
 
 
 def _run(options: argparse.Namespace) -> None:
-    from iscutils.run.runner import run_notebooks  # brings Jupyter: not needed to show parameters
+    from iscutils.run.matrix import run_matrix, stages_of  # brings Jupyter: not needed for others
+    from iscutils.run.runner import run_notebooks
     from iscutils.run.together import follow, is_first, started_together
 
     only = [part.strip() for part in (options.only or "").split(",") if part.strip()]
-    stages = _stages(options)
+    stages = stages_of(options.sets, getattr(options, "assignments", []), options.name)
     if stages and started_together():
         raise KitError("a matrix of runs is no single training: start it without torchrun")
     if not is_first():
-        with _polite():
+        with ending_politely():
             follow()
         return
     if stages:
-        from iscutils.run.matrix import run_matrix
-
-        with _polite():
+        with ending_politely():
             run_matrix(
                 stages, options.sets, assignments=options.assignments, only=only,
                 force=options.force, executor=options.cluster, jobs=options.jobs,
@@ -119,7 +135,7 @@ def _run(options: argparse.Namespace) -> None:
             if (path / "report.html").exists():
                 print(f"report: {_shown(path / 'report.html')}")
         return
-    with _polite():
+    with ending_politely():
         run = run_notebooks(
             options.sets,
             assignments=options.assignments,
@@ -132,22 +148,10 @@ def _run(options: argparse.Namespace) -> None:
         print(f"report:     {_shown(run.path / 'report.html')}")
 
 
-def _stages(options: argparse.Namespace) -> list:
-    """Cells of the matrix of the named sets; empty if they have none."""
-    from iscutils.run.matrix import expand, matrix_file
-    from iscutils.run.runner import run_name
-
-    path = matrix_file(options.sets)
-    if path is None:
-        return []
-    name = options.name or run_name(options.sets, getattr(options, "assignments", []))
-    return expand(path, options.sets, name)
-
-
 def _matrix(options: argparse.Namespace, only: Sequence[str] = ()) -> None:
-    from iscutils.run.matrix import table
+    from iscutils.run.matrix import stages_of, table
 
-    stages = _stages(options)
+    stages = stages_of(options.sets, getattr(options, "assignments", []), options.name)
     if not stages:
         raise KitError(f"none of the sets {', '.join(options.sets)} has a matrix.yaml")
     rows = table(stages, only)
@@ -280,6 +284,7 @@ def _shown(path: Path) -> str:
 COMMANDS = {
     "run": _run,
     "find": _find,
+    "duplicates": _duplicates,
     "matrix": _matrix,
     "params": _params,
     "list": _list,

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from timm.layers import Conv2dSame
 
 from iscutils.__main__ import main
 from iscutils.descriptors.extract import extract
@@ -24,7 +25,7 @@ from iscutils.models import (
     pack,
     shipped,
 )
-from iscutils.models.export import core_graph, export_onnx
+from iscutils.models.export import core_graph, export_onnx, fixed_padding
 from iscutils.models.graph import with_resize
 
 CONFIG = DescriptorConfig("resnet10t", dim=8, hidden=12, size=48)
@@ -177,3 +178,18 @@ def test_a_network_bound_to_one_size_is_not_exported(tmp_path, pictures):
     with pytest.raises(KitError, match="cannot be exported for every image size"):
         export_onnx(bound, tmp_path / "m.onnx", pictures)
     assert not list(tmp_path.iterdir())
+
+
+@torch.inference_mode()
+def test_padding_that_depends_on_the_side_is_fixed():
+    """TensorFlow's padding, as EfficientNet-Lite0 has it."""
+    model = Descriptor(DescriptorConfig(backbone="tf_efficientnet_lite0", dim=8, size=64)).eval()
+    fixed = fixed_padding(model)
+    assert not any(isinstance(layer, Conv2dSame) for layer in fixed.modules())
+    for size in ((64, 64), (96, 160)):
+        images = torch.rand(1, 3, *size)
+        torch.testing.assert_close(fixed(images), model(images))
+    with pytest.raises(KitError, match="multiples of 32, not for 112, 144"):
+        core_graph(model, [112, 144])
+    plain = Descriptor(DescriptorConfig(backbone="resnet10t", dim=8))
+    assert fixed_padding(plain) is plain

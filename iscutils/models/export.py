@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
@@ -113,7 +114,7 @@ class _Pixels(nn.Module):
 
     def __init__(self, model: Descriptor):
         super().__init__()
-        self.model = model
+        self.model = fixed_padding(model)
         self.register_buffer("factor", 1 / (255 * model.std))
         self.register_buffer("offset", -model.mean / model.std)
 
@@ -123,13 +124,46 @@ class _Pixels(nn.Module):
         return F.normalize(self.model.expand(pooled)[1].float(), dim=1)
 
 
+def fixed_padding(model: Descriptor) -> Descriptor:
+    """A copy of a network whose strided layers pad as for sides that are multiples of 32.
+
+    TensorFlow's padding (timm's `tf_` networks) depends on the side, in a way that the exporter
+    cannot follow for free sides. Other networks are returned as they are.
+    """
+    if not _padded_by_side(model):
+        return model
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Conv2dSame):
+                total = [k - s for k, s in zip(layer.kernel_size, layer.stride, strict=True)]
+                down, across = ((side // 2, side - side // 2) for side in total)
+                plain = nn.Conv2d(
+                    layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride,
+                    groups=layer.groups, bias=layer.bias is not None,
+                )  # fmt: skip
+                plain.load_state_dict(layer.state_dict())
+                setattr(parent, name, nn.Sequential(nn.ZeroPad2d((*across, *down)), plain))
+    return model
+
+
+def _padded_by_side(model: Descriptor) -> bool:
+    return any(isinstance(layer, Conv2dSame) for layer in model.modules())
+
+
 def core_graph(model: Descriptor, sizes: Sequence[int]) -> onnx.ModelProto:
     """Graph of a network in eval mode from uint8 (N, H, W, 3) of the network's sizes to unit rows.
 
     Raises:
-        KitError: it cannot be written without being bound to one image size.
+        KitError: it cannot be written without being bound to one image size, or a size is no
+            multiple of 32 where `fixed_padding` needs that.
     """
     side, patch = max(sizes), model.backbone.patch
+    if _padded_by_side(model) and any(size % 32 for size in sizes):
+        raise KitError(
+            f"'{model.config.backbone}' becomes ONNX for sides that are multiples of 32, not for "
+            f"{', '.join(map(str, sizes))}: give such sizes"
+        )
     step = 32 if 32 % patch == 0 else patch
     # Not square: at its native size a transformer would record no resampling of its positions.
     example = torch.zeros(2, side + step, side, 3, dtype=torch.uint8)

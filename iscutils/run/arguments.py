@@ -15,7 +15,7 @@ from iscutils.files.artifacts import project_root
 FIND_EXAMPLES = """examples:
   python -m iscutils find edited.jpg --among ~/Pictures
   python -m iscutils find suspects/ --among archive/ --rows 3
-  python -m iscutils find archive/ --among archive/   copies within one folder"""
+  python -m iscutils duplicates archive/              copies within one folder"""
 
 RUN_EXAMPLES = """examples:
   python -m iscutils run demo                      the defaults: embedded data, minutes on a CPU
@@ -48,50 +48,16 @@ def parser() -> argparse.ArgumentParser:
         epilog=FIND_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    find.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
     find.add_argument("--among", required=True, metavar="FOLDER", help="of possible originals")
-    find.add_argument(
-        "--name",
-        metavar="RUN",
-        help="run folder (default: find-FOLDER, with a key if other pictures have that one)",
+    _add_search(find)
+
+    duplicates = commands.add_parser(
+        "duplicates",
+        help="find groups of copies within folders",
+        description="Equal files first, then likely copies, as groups that begin with the largest "
+        "picture. Nothing is changed or deleted.",
     )
-    find.add_argument(
-        "--model",
-        default="release-256",
-        metavar="MODEL",
-        help="of the kit (default: %(default)s; release-64 is faster and finds less), sscd, "
-        "RUN:NAME, a folder, or a file of weights or ONNX",
-    )
-    find.add_argument(
-        "--ways",
-        default="whole,tiles,centre,inverted",
-        metavar="WAY,WAY",
-        help="descriptions of a picture, the best of which counts (default: %(default)s); also "
-        "mirrored, turned; whole alone takes a seventh of the time",
-    )
-    find.add_argument(
-        "--shortlist",
-        type=int,
-        default=200,
-        metavar="N",
-        help="nearest references of a picture whose points are compared (default: %(default)s)",
-    )
-    find.add_argument(
-        "--rows",
-        type=int,
-        metavar="N",
-        help="most references listed for a picture (default: 10, and all that are likely)",
-    )
-    find.add_argument(
-        "--frames",
-        type=int,
-        default=3,
-        metavar="N",
-        help="of an animation or a file of pages that are compared (default: %(default)s)",
-    )
-    find.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes (default: one a core)"
-    )
+    _add_search(duplicates)
 
     run = commands.add_parser(
         "run",
@@ -213,6 +179,54 @@ def parser() -> argparse.ArgumentParser:
     )
     outputs.add_argument("run", metavar="RUN", help="name of a finished run")
     return top
+
+
+def _add_search(find: argparse.ArgumentParser) -> None:
+    """Arguments of commands that search folders."""
+    find.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
+    find.add_argument(
+        "--name",
+        metavar="RUN",
+        help="run folder (default: find-FOLDER, with a key if other pictures have that one)",
+    )
+    find.add_argument("--json", action="store_true", help="print rows for scripts, and no table")
+    find.add_argument(
+        "--model",
+        default="release-256",
+        metavar="MODEL",
+        help="of the kit (default: %(default)s; release-64 is faster and finds less), sscd, "
+        "RUN:NAME, a folder, or a file of weights or ONNX",
+    )
+    find.add_argument(
+        "--ways",
+        default="whole,tiles,centre,inverted",
+        metavar="WAY,WAY",
+        help="descriptions of a picture, the best of which counts (default: %(default)s); also "
+        "mirrored, turned; whole alone takes a seventh of the time",
+    )
+    find.add_argument(
+        "--shortlist",
+        type=int,
+        default=200,
+        metavar="N",
+        help="nearest references of a picture whose points are compared (default: %(default)s)",
+    )
+    find.add_argument(
+        "--rows",
+        type=int,
+        metavar="N",
+        help="most references listed for a picture (default: 10, and all that are likely)",
+    )
+    find.add_argument(
+        "--frames",
+        type=int,
+        default=3,
+        metavar="N",
+        help="of an animation or a file of pages that are compared (default: %(default)s)",
+    )
+    find.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes (default: one a core)"
+    )
 
 
 def _add_set(command: argparse.ArgumentParser) -> None:

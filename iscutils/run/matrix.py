@@ -34,7 +34,7 @@ import yaml
 from iscutils.files.artifacts import KitError, log, open_run, runs_root
 from iscutils.files.executor import open_executor
 from iscutils.run.parameters import MATRIX, set_folders
-from iscutils.run.runner import read_stamp, run_notebooks, select_numbers
+from iscutils.run.runner import read_stamp, run_name, run_notebooks, select_numbers
 
 Axes = Mapping[str, Mapping[str, Any]]
 
@@ -66,6 +66,14 @@ def matrix_file(sets: Sequence[str], folder: str | Path | None = None) -> Path |
     folders = set_folders(folder)
     files = [folders[name] / f"{MATRIX}.yaml" for name in sets if name in folders]
     return next((file for file in reversed(files) if file.exists()), None)
+
+
+def stages_of(
+    sets: Sequence[str], assignments: Sequence[str], name: str | None = None
+) -> list[list[Cell]]:
+    """Cells of the matrix of named sets, in a run of that name; empty if they have none."""
+    path = matrix_file(sets)
+    return [] if path is None else expand(path, sets, name or run_name(sets, assignments))
 
 
 def expand(path: str | Path, sets: Sequence[str], name: str) -> list[list[Cell]]:
