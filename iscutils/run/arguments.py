@@ -194,8 +194,9 @@ def _add_search(find: argparse.ArgumentParser) -> None:
         "--model",
         default="release-256",
         metavar="MODEL",
-        help="of the kit (default: %(default)s; release-64 is faster and finds less), sscd, "
-        "RUN:NAME, a folder, or a file of weights or ONNX",
+        help="of the kit (default: %(default)s; release-64 is faster and finds less; "
+        "release-lite-256 knows more kinds of pictures), sscd, RUN:NAME, a folder, or a file of "
+        "weights or ONNX",
     )
     find.add_argument(
         "--ways",
