@@ -79,9 +79,7 @@ def _duplicates(options: argparse.Namespace) -> None:
         return
     header, *rows = shown_groups(groups)
     if rows:
-        _print_table(header, rows[:SHOWN])
-    if len(rows) > SHOWN:
-        print(f"... and {len(rows) - SHOWN} more files")
+        _print_table(header, rows[:SHOWN])  # the page shows all
     print(f"{len(groups)} groups with {len(rows)} of {len(pictures)} pictures; nothing was changed")
     _print_end(found.notes, {"groups": run / "groups.csv", "report": page})
 
@@ -108,7 +106,8 @@ def _searched(
 
 def _print_end(notes: Sequence[str], files: Mapping[str, Path]) -> None:
     lines = [f"note: {note}" for note in notes]
-    print(*lines, *(f"{name + ':':<10} {_shown(path)}" for name, path in files.items()), sep="\n")
+    for line in lines + [f"{name + ':':<10} {_shown(path)}" for name, path in files.items()]:
+        print(line)
 
 
 def _run(options: argparse.Namespace) -> None:
