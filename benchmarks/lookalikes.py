@@ -4,7 +4,7 @@
 
 FOLDER holds a folder for each family of look-alikes, no two pictures of which are copies, and
 `true.csv` (query, reference: files relative to FOLDER). All pairs of a family are scored, and those
-of `true.csv`. `iscutils.local.lookalikes` draws such folders.
+of `true.csv`. `iscutils.edits.lookalike_sets` draws such folders.
 """
 
 import argparse

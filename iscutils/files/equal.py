@@ -94,7 +94,8 @@ def equal_pixels(
     def of(images: ImageSet, i: int) -> tuple[int, ...] | None:
         path = str(images.path(i))
         if path not in sides:
-            sides[path] = _sides(path)
+            size = header_size(path)
+            sides[path] = size and tuple(sorted(size))  # EXIF may turn the picture
         return sides[path]
 
     alike = [(q, r) for q, r in pairs if (own := of(queries, q)) and own == of(references, r)]
@@ -116,12 +117,12 @@ def pixel_hash(images: ImageSet, i: int) -> bytes | None:
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes()).digest()
 
 
-def _sides(path: str) -> tuple[int, ...] | None:
-    """Sides in px, the shorter first: EXIF may turn the picture."""
+def header_size(path: str) -> tuple[int, int] | None:
+    """Width and height in px as a file's header gives them; None where it cannot be read."""
     try:
         kind = picture_kind(read_regular(path, HEAD))
         with Image.open(path, formats=(kind,)) as image:
-            return tuple(sorted(image.size))
+            return image.size
     except Exception:  # decoders of hostile files raise nearly anything
         return None
 

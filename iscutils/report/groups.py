@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import networkx as nx
-from PIL import Image
 
 from iscutils import __version__
 from iscutils.edits.folders import write_csv
 from iscutils.files.artifacts import write_json, write_text
+from iscutils.files.equal import file_states, header_size
 from iscutils.files.images import FileImages, ImageError
 from iscutils.files.names import to_cell
 from iscutils.report.browser import encode_thumbnail
 from iscutils.report.findings import Findings
-from iscutils.report.templates import asset, embed_json, fill, policy, text
+from iscutils.report.templates import asset, embed_json, fill, head, text
 
 SIDE = 176  # px, long side of a thumbnail
 PICTURED = 2000  # files that get one
@@ -47,35 +47,27 @@ def groups_of(found: Findings, pictures: FileImages) -> list[list[Member]]:
     by name. The others follow by falling score of the pair that ties them to the group: of all
     pairs those that connect it with the highest scores (a maximum spanning tree).
     """
-    files = dict(zip(pictures.ids, map(Path, pictures.files), strict=True))
+    files = dict(zip(pictures.ids, file_states(pictures.files), strict=True))
     graph = nx.Graph()
     for row in found.likely.itertuples():
         graph.add_edge(row.query_id, row.reference_id, score=row.score, reason=row.reason)
     tree = nx.maximum_spanning_tree(graph, weight="score")
+
+    def member(name: str) -> Member:
+        width, height = header_size(files[name].path) or (0, 0)
+        return Member(0, name, width, height, files[name].size, True, "", 1.0, "original")
+
     groups = []
     for names in nx.connected_components(tree):
-        sizes = {name: (*_sides(files[name]), files[name].stat().st_size) for name in names}
-        first = min(
-            names, key=lambda name: (-sizes[name][0] * sizes[name][1], -sizes[name][2], name)
-        )
-        ties = [
-            (name, other, tree.edges[name, other])
-            for name, other in nx.bfs_predecessors(tree, first)
+        alone = {name: member(name) for name in names}
+        first = min(alone.values(), key=lambda m: (-m.width * m.height, -m.bytes, m.file))
+        tied = [
+            alone[name]._replace(original=False, tied_to=other, **tree.edges[name, other])
+            for name, other in nx.bfs_predecessors(tree, first.file)
         ]
-        ties.sort(key=lambda tie: (-tie[2]["score"], tie[0]))
-        rows = [(first, True, "", 1.0, "original")]
-        rows += [(name, False, other, tie["score"], tie["reason"]) for name, other, tie in ties]
-        groups.append([(name, *sizes[name], *rest) for name, *rest in rows])
-    groups.sort(key=lambda group: (-sum(row[3] for row in group), group[0][0]))
-    return [[Member(i, *row) for row in group] for i, group in enumerate(groups, 1)]
-
-
-def _sides(file: Path) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except Exception:  # decoders of hostile files raise nearly anything
-        return 0, 0
+        groups.append([first, *sorted(tied, key=lambda m: (-m.score, m.file))])
+    groups.sort(key=lambda group: (-sum(m.bytes for m in group), group[0].file))
+    return [[m._replace(group=i) for m in group] for i, group in enumerate(groups, 1)]
 
 
 def shown_groups(groups: Sequence[Sequence[Member]]) -> list[tuple[str, ...]]:
@@ -108,12 +100,11 @@ def write_groups(
         copies[row.query_id].add(row.reference_id)
         copies[row.reference_id].add(row.query_id)
     write_json(folder / "groups.json", {name: sorted(other) for name, other in copies.items()})
-    script = asset("groups.js")
     spare = sum(member.bytes for group in groups for member in group if not member.original)
     count = sum(len(group) - 1 for group in groups)
     page = fill(
-        asset("groups.html"), policy=policy(script), style=asset("report.css"), script=script,
-        data=embed_json(_cards(groups, pictures)), version=text(__version__),
+        asset("groups.html"), head=head("Groups of copies", script := asset("groups.js")),
+        script=script, data=embed_json(_cards(groups, pictures)), version=text(__version__),
         lede=text(
             f"{len(groups)} groups of copies among {len(pictures)} pictures: {count} files beside "
             f"their originals, {spare / 2**20:.1f} MB. Nothing was changed or deleted."

@@ -109,9 +109,8 @@ def write_report(
         sections=_join(sections),
         browser_note=_browser_note(truth is not None, notes),
         credits=credits_line(benchmark),
-        style=templates.asset("report.css"),
-        script=(script := templates.asset("report.js")),
-        policy=templates.policy(script),
+        head=templates.head(run.name, script := templates.asset("report.js")),
+        script=script,
         data=templates.embed_json(data),
     )
     path = write_text(run.path / "report.html" if out is None else out, page)

@@ -37,6 +37,13 @@ def fill(template: str, **values: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
 
 
+def head(title: str, script: str) -> str:
+    """The beginning of a page, up to its body, that runs this one script."""
+    return fill(
+        asset("head.html"), policy=policy(script), title=text(title), style=asset("report.css")
+    )
+
+
 def policy(script: str) -> str:
     """Content security policy: no network at all, this one script, pictures inside the file."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
